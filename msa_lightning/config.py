@@ -1,0 +1,237 @@
+"""From the command line to a checked, resolved configuration, and to objects.
+
+Besides the commands themselves, this is the only module that imports Hydra. It imports neither
+torch nor Lightning, so that ``--help`` answers at once.
+"""
+
+import difflib
+import functools
+import hashlib
+import inspect
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from msa_lightning.errors import USER_ERRORS, ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+CONF = str(next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir()))
+"""The configuration tree: inside an installed package, or at the top of a checkout."""
+
+_PATH_KEYS = r"run|runs|base|input|init_from|out|expect|paths\.\w+|adapters\.\w+"
+_PATH_ARGUMENT = re.compile(rf"^\+{{0,2}}({_PATH_KEYS})=(.*)", re.S)
+_NOT_PART_OF_A_RUN = ("paths", "logger", "hydra", "again")  # see fingerprint
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a console script of a function of the composed configuration.
+
+    The script exits with 2 and one line of explanation when the user's input is at fault, and with
+    1 when a job ran and failed. Hydra's own errors keep their message and code 1. In a sweep the
+    other jobs still run.
+
+    Args:
+        config_name: Primary config in ``conf/``.
+    """
+
+    def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        user_errors: list[Exception] = []
+
+        @functools.wraps(main)
+        def job(cfg: DictConfig) -> Any:
+            try:
+                return main(cfg)
+            except USER_ERRORS as error:
+                user_errors.append(error)
+                print(f"error: {error}", file=sys.stderr)
+                if HydraConfig.get().mode is RunMode.MULTIRUN:
+                    raise  # Hydra carries on with the other jobs
+                raise SystemExit(2) from None
+
+        def script() -> None:
+            logging.basicConfig(format="%(message)s", stream=sys.stdout)
+            for name in ("msa_lightning", "hydra"):
+                logging.getLogger(name).setLevel(logging.INFO)
+            logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+            sys.argv[1:] = map(_quote_path, sys.argv[1:])
+            try:
+                hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(job)()
+            except SystemExit as stop:
+                raise SystemExit(2 if user_errors else stop.code) from None
+
+        return script
+
+    return decorate
+
+
+def _quote_path(argument: str) -> str:
+    """Quote a path for Hydra's grammar: spaces, brackets, commas and ``=`` are part of a path."""
+    match = _PATH_ARGUMENT.match(argument)
+    if not match or not match[2] or match[2][0] in "'\"":
+        return argument
+    if "," in match[2] and {"-m", "--multirun"} & set(sys.argv) and not Path(match[2]).exists():
+        return argument  # a sweep over paths
+    key = argument[: match.start(2)]
+    quoted = re.sub(r"(\\*)'", r"\1\1\\'", match[2])
+    trailing = len(quoted) - len(quoted.rstrip("\\"))
+    return f"{key}'{quoted}{chr(92) * trailing}'"
+
+
+def resolve(cfg: DictConfig) -> DictConfig:
+    """Resolve every interpolation, now: later ones fail in spawned and submitted processes.
+
+    Raises:
+        ConfigError: If a value is missing (``???``) or an interpolation has no target.
+    """
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError("\n".join(f"{key}: missing; give it as {key}=<value>" for key in missing))
+    try:
+        container = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {error.msg}") from error
+    return OmegaConf.create(container)  # type: ignore[return-value]
+
+
+def resolve_but_paths(cfg: DictConfig) -> DictConfig:
+    """Resolve everything except what refers to ``paths``, so that a stored run can be moved."""
+    marked = cfg.copy()
+    marked.paths = {key: f"<paths.{key}>" for key in cfg.paths}
+    text = OmegaConf.to_yaml(resolve(marked))
+    unmarked = OmegaConf.create(re.sub(r"<(paths\.\w+)>", r"${\1}", text))
+    assert isinstance(unmarked, DictConfig)
+    unmarked.paths = resolve(cfg.paths)
+    return unmarked
+
+
+def validate(cfg: DictConfig, supplied: Mapping[str, set[str]]) -> None:
+    """Bind every ``_target_`` of a resolved configuration to its signature.
+
+    Args:
+        cfg: Resolved configuration.
+        supplied: For a node (by its dotted key), the arguments that code passes later.
+
+    Raises:
+        ConfigError: With one line per fault, all at once.
+    """
+    if faults := list(_faults(OmegaConf.to_container(cfg), "", supplied)):
+        raise ConfigError("\n".join(faults))
+
+
+def _faults(node: Any, key: str, supplied: Mapping[str, set[str]]) -> Iterator[str]:
+    if isinstance(node, list):
+        for i, child in enumerate(node):
+            yield from _faults(child, f"{key}[{i}]", supplied)
+    if not isinstance(node, dict):
+        return
+    for name, child in node.items():
+        yield from _faults(child, f"{key}.{name}" if key else str(name), supplied)
+    if "_target_" not in node:
+        return
+    target = node["_target_"]
+    try:
+        function = hydra.utils.get_object(target)
+        parameters = inspect.signature(function).parameters
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        yield f"{key}: cannot import {target} ({error})"
+        return
+    given = {name for name in node if not re.fullmatch(r"_\w+_", name)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not takes_any:
+        for name in sorted(given - parameters.keys()):
+            close = difflib.get_close_matches(name, parameters, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            yield f"{key}: {target} got an unexpected keyword argument '{name}'{hint}"
+    if node.get("_partial_"):
+        return
+    required = {
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    for name in sorted(required - given - supplied.get(key, set())):
+        yield f"{key}: {target} needs '{name}'; add {key}.{name}=<value>"
+
+
+def instantiate(node: DictConfig, /, **supplied: Any) -> Any:
+    """Build what a config node describes, with plain containers and arguments supplied by code.
+
+    Raises:
+        ConfigError: If a constructor refuses its arguments.
+    """
+    try:
+        if not supplied:
+            return hydra.utils.instantiate(node, _convert_="all")
+        return hydra.utils.instantiate(node, _convert_="all", _partial_=True)(**supplied)
+    except USER_ERRORS:
+        raise
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, USER_ERRORS):
+            raise cause from error
+        raise ConfigError(f"{node.get('_target_')}: {cause}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{node.get('_target_')}: {error}") from error
+
+
+def fingerprint(cfg: DictConfig) -> str:
+    """Eight hex digits of everything that can change a result.
+
+    Where files lie, who watches, and how many devices share the work do not count.
+    """
+    content: Any = OmegaConf.to_container(resolve_but_paths(cfg), resolve=False)
+    for key in _NOT_PART_OF_A_RUN:
+        content.pop(key, None)
+    for key in ("devices", "num_nodes", "strategy", "accelerator", "plugins"):
+        content.get("trainer", {}).pop(key, None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_name(cfg: DictConfig) -> str:
+    """Name a run folder: ``<experiment>/<readable overrides>-seed<k>-<fingerprint>``."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    experiment = choices.get("experiment") or choices.get("data") or "run"
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    left_out = re.compile(r"[+~]*(experiment|data|seed|trainer|again|(paths|logger|hydra)\b.*)=")
+    readable = "_".join(o.lstrip("+~") for o in overrides if not left_out.match(o))
+    readable = re.sub(r"[^A-Za-z0-9.,_-]+", "-", readable)[:80].strip("-_.")
+    return f"{experiment}/{readable or 'default'}-seed{cfg.get('seed', 0)}-{fingerprint(cfg)}"
+
+
+def save(cfg: DictConfig, path: Path, script: str) -> None:
+    """Write a configuration that Hydra can run again as it stands.
+
+    Args:
+        cfg: Configuration, resolved but for ``paths``.
+        path: Where ``config.yaml`` goes; written whole or not at all.
+        script: The command that reads it, ``msa-train`` say.
+    """
+    head = (
+        "# The resolved configuration of this run. The same run once more, in another folder:\n"
+        f"#   {script} --config-path <this folder> --config-name config paths.run=<new folder>\n"
+        "defaults:\n"
+        "  [_self_, {override hydra/job_logging: none}, {override hydra/hydra_logging: none}]\n"
+        "hydra: {run: {dir: .}, output_subdir: null}\n"
+    )
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(head + OmegaConf.to_yaml(cfg))
+    temporary.replace(path)
+
+
+def load(path: Path) -> DictConfig:
+    """Read back what :func:`save` wrote, without the part that is Hydra's."""
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    for key in ("defaults", "hydra"):
+        cfg.pop(key, None)
+    return cfg

@@ -1,0 +1,197 @@
+"""What the problem is: targets, loss, metrics, decoding, monitor and direction.
+
+Regression, emotion classification, valence-arousal and several tasks at once are values of
+:class:`Objective`, written in ``conf/objective`` and ``conf/loss``; not subclasses.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from msa_lightning.batch import Output
+from msa_lightning.errors import ConfigError
+from msa_lightning.metrics import SplitMetrics
+
+PairFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to predict.
+
+    Attributes:
+        size: K, the width of the prediction.
+        decode: From raw predictions (n, K) to values in the form of the target; None where the
+            network's output is the value itself. ``functools.partial(torch.argmax, dim=-1)``, say.
+    """
+
+    size: int
+    decode: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the loss: ``function(prediction, target)`` over the labelled rows of a target.
+
+    Predictions are (n, K) and targets (n, K) or, for class indices, (n, 1).
+    """
+
+    target: str
+    function: PairFunction
+
+
+class Objective:
+    """What is minimised, what is measured, and what decides which epoch is best.
+
+    Args:
+        targets: Name to width and decoding; models get ``outputs`` from it.
+        terms: Name to loss term.
+        weights: Weight of each loss term, and of each auxiliary loss that a model returns.
+        metrics: Target to name to convention; names are unique over the targets and appear as
+            ``valid/<name>``.
+        monitor: The metric that selects epochs, on validation.
+        mode: Whether a greater or a smaller monitor is better.
+        history: Metrics logged at every epoch; the others are computed when a run is evaluated.
+
+    Raises:
+        ConfigError: If the parts do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        targets: dict[str, Target],
+        terms: dict[str, Term],
+        weights: dict[str, float],
+        metrics: dict[str, dict[str, PairFunction]],
+        monitor: str,
+        mode: Literal["min", "max"],
+        history: list[str],
+    ) -> None:
+        self.targets, self.terms, self.weights, self.metrics = targets, terms, weights, metrics
+        self.monitor, self.mode = monitor, mode
+        names = [name for functions in metrics.values() for name in functions]
+        faults = [f"loss.weights.{n}: missing" for n in terms.keys() - weights.keys()]
+        faults += [
+            f"loss.terms.{n}.target: '{t.target}' is not in objective.targets {sorted(targets)}"
+            for n, t in terms.items()
+            if t.target not in targets
+        ]
+        faults += [
+            f"objective.metrics.{t}: not in objective.targets" for t in metrics.keys() - targets
+        ]
+        faults += [f"objective.metrics: '{n}' stands twice" for n in names if names.count(n) > 1]
+        faults += [
+            f"objective.{key}: '{n}' is not among the metrics {names} or loss"
+            for key, n in [("monitor", monitor), *(("history", h) for h in history)]
+            if n not in (*names, "loss")
+        ]
+        if faults:
+            raise ConfigError("\n".join(sorted(set(faults))))
+        self.history = [*dict.fromkeys([*history, *([monitor] if monitor != "loss" else [])])]
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Target to K, as models want it."""
+        return {name: target.size for name, target in self.targets.items()}
+
+    def losses(self, output: Output, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weighted loss terms by name; their sum is what is minimised.
+
+        A term whose target is unlabelled in the whole batch is 0. Everything is computed in
+        float32, whatever the precision of the forward pass.
+
+        Args:
+            output: What the model returned.
+            targets: Per target (B, K) or (B, T, K), NaN where unlabelled.
+        """
+        losses = {}
+        for name, term in self.terms.items():
+            rows = labelled(output.predictions[term.target], targets[term.target])
+            loss = term.function(*rows) if len(rows[0]) else rows[0].sum()
+            losses[name] = self.weights[name] * loss
+        for name, loss in output.auxiliary.items():
+            if name not in self.weights:
+                raise ConfigError(f"loss.weights.{name}: missing; the model returns this loss")
+            losses[name] = self.weights[name] * loss.float()
+        return losses
+
+    def decode(self, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Predictions in the form of their targets."""
+        return {
+            name: target.decode(predictions[name]) if target.decode else predictions[name]
+            for name, target in self.targets.items()
+        }
+
+    def split_metrics(self, names: list[str] | None = None) -> dict[str, SplitMetrics]:
+        """One accumulator per target.
+
+        Args:
+            names: Only these metrics; all of them by default.
+        """
+        chosen = {
+            target: {n: f for n, f in functions.items() if names is None or n in names}
+            for target, functions in self.metrics.items()
+        }
+        return {target: SplitMetrics(named) for target, named in chosen.items() if named}
+
+
+def labelled(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that carry a label, in float32: (…, K) and (…, K') to (n, K) and (n, K')."""
+    prediction, target = prediction.flatten(0, -2).float(), target.flatten(0, -2).float()
+    missing = target.isnan().any(-1)
+    return (prediction[~missing], target[~missing]) if missing.any() else (prediction, target)
+
+
+class Scores:
+    """Losses and metrics of one pass over a split, gathered batch by batch.
+
+    A loss is the mean over clips of what its batches gave, as it is minimised; a metric is computed
+    once, from all predictions. Both count every device's clips.
+
+    Args:
+        objective: Defines them.
+        names: Only these metrics; all of them by default.
+    """
+
+    def __init__(self, objective: Objective, names: list[str] | None = None) -> None:
+        self.objective = objective
+        self.metrics = objective.split_metrics(names)
+        self._losses: list[Tensor] = []  # per batch (terms + 1,): each loss · n, and n
+        self._names: list[str] = []
+
+    def update(
+        self, output: Output, targets: Mapping[str, Tensor], losses: Mapping[str, Tensor]
+    ) -> None:
+        """Add one batch and the losses it gave."""
+        decoded = self.objective.decode(output.predictions)
+        for target, metric in self.metrics.items():
+            if metric.device != decoded[target].device:
+                metric.to(decoded[target].device)
+            metric.update(decoded[target], targets[target])
+        n = len(next(iter(output.predictions.values())))
+        self._names = list(losses)
+        values = torch.stack([*losses.values(), next(iter(losses.values())).new_ones(())])
+        self._losses.append(values.detach() * n)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``loss`` and, where it has several terms, ``loss_<term>``; then the metrics by name."""
+        total = torch.stack(self._losses).sum(0)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(total)
+        means = total[:-1] / total[-1]
+        scores = {"loss": means.sum()}
+        if len(means) > 1:
+            scores |= {f"loss_{name}": x for name, x in zip(self._names, means, strict=True)}
+        for metric in self.metrics.values():
+            scores |= metric.compute()
+        return scores
+
+    def reset(self) -> None:
+        """Forget everything, before the next pass."""
+        self._losses = []
+        for metric in self.metrics.values():
+            metric.reset()
