@@ -1,0 +1,1 @@
+"""Map-style datasets and the file formats behind them."""

@@ -1,0 +1,96 @@
+"""The order of clips: a function of seed and epoch alone, shared out over the devices."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader, Sampler
+
+from msa_lightning.batch import Batch
+from msa_lightning.datasets.clips import SequenceDataset, VectorDataset
+
+
+class BatchSampler(Sampler[list[int]]):
+    """Batches of indices, each cut into one part per device.
+
+    Every clip comes exactly once per epoch: nothing is dropped, nothing repeated to pad, and every
+    device gets the same number of batches. A last batch with fewer than ``smallest`` clips per
+    device is folded into the one before, because batch norm cannot train on one clip.
+
+    Args:
+        size: Number of clips.
+        batch_size: Clips per step, over all devices together.
+        seed: Of the shuffling; None keeps the order.
+        rank: This device.
+        world_size: Number of devices.
+
+    Raises:
+        ValueError: If there are fewer clips than devices.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, *, seed: int | None, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if size < world_size or batch_size < world_size:
+            raise ValueError(
+                f"{size} clips in batches of {batch_size} cannot be shared by {world_size} devices"
+            )
+        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
+        smallest = world_size * (2 if seed is not None else 1)
+        bounds = [*range(0, size, batch_size), size]
+        if len(bounds) > 2 and bounds[-1] - bounds[-2] < smallest:
+            del bounds[-2]
+        self.bounds = list(pairwise(bounds))
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation; Lightning calls it before every epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.seed is None:
+            order = torch.arange(self.size)
+        else:
+            generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+            order = torch.randperm(self.size, generator=generator)
+        for start, stop in self.bounds:
+            yield order[start:stop][self.rank :: self.world_size].tolist()
+
+
+def batch_loader(
+    dataset: VectorDataset | SequenceDataset,
+    batch_size: int,
+    seed: int | None,
+    trainer: Trainer | None = None,
+    *,
+    num_workers: int,
+    pin_memory: bool,
+) -> DataLoader[Batch]:
+    """A DataLoader that asks the dataset for whole batches.
+
+    It draws worker seeds from a generator of its own, so that making an iterator does not advance
+    the random state that dropout uses; a resumed run would differ otherwise.
+
+    Args:
+        dataset: Gives a batch for a list of indices.
+        batch_size: Clips per step, over all devices together.
+        seed: Of the shuffling; None keeps the order.
+        trainer: Shares the clips out over its devices; without one, this process sees them all.
+        num_workers: Processes that load.
+        pin_memory: Copy batches to page-locked memory.
+    """
+    rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    sampler = BatchSampler(len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size)
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(seed or 0),
+    )

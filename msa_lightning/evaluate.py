@@ -1,0 +1,61 @@
+"""``msa-evaluate``: read the test split of finished runs, once."""
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from msa_lightning.config import command
+
+if TYPE_CHECKING:
+    from msa_lightning.run import LoadedRun
+
+
+@command("evaluate")
+def main(cfg: DictConfig) -> None:
+    """Evaluate a run folder, or every run folder that a pattern matches."""
+    from msa_lightning.run import find_runs
+
+    for run in find_runs(cfg.run):
+        evaluate(run, device=cfg.device, again=cfg.again)
+
+
+def evaluate(run: "LoadedRun", *, device: str, again: bool) -> dict[str, float]:
+    """Score the test split on one device, beside the mean predictor.
+
+    A second call returns what the first one stored.
+
+    Args:
+        run: A finished run.
+        device: ``cpu``, ``cuda``, …
+        again: Read the test split once more, and store that.
+
+    Returns:
+        The metrics of the test split.
+    """
+    from msa_lightning.run import (
+        log,
+        mean_predictor,
+        read_metrics,
+        score,
+        store_predictions,
+        write_json,
+    )
+
+    stored = "test" in run.metrics and not again
+    if not stored:
+        scores, predictions = score(run.module.to(device), run.datamodule, "test")
+        baseline = {"test_mean_predictor": mean_predictor(run, "test")}
+        store_predictions(run.dir, "test", predictions)
+        write_json(run.dir / "metrics.json", read_metrics(run.dir) | {"test": scores} | baseline)
+    metrics = run.metrics
+    note = " (stored; again=true reads the test split once more)" if stored else ""
+    synthetic = " on synthetic data" if run.provenance["data"]["synthetic"] else ""
+    log.info("%s%s%s", run.dir, synthetic, note)
+    for name, value in metrics["test"].items():
+        baseline_value = metrics["test_mean_predictor"][name]
+        log.info("  test/%-16s %8.4f   mean predictor %8.4f", name, value, baseline_value)
+    return metrics["test"]
+
+
+if __name__ == "__main__":
+    main()

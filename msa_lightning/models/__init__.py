@@ -1,0 +1,1 @@
+"""Fusion networks: one file, one method, plain nn.Module."""

@@ -1,0 +1,86 @@
+"""What an interrupted run needs to end like an uninterrupted one."""
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+
+class RandomState(Callback):
+    """Save the random state of every device with each checkpoint, and restore it.
+
+    Lightning saves none. The order of clips needs no saving: it is a function of seed and epoch.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Called on every device when a checkpoint is made; the first device writes it."""
+        states: list[Any] = [_capture()]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            states = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(states, _capture())
+        return {"devices": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the states until training starts; what comes between may draw numbers."""
+        self._pending = state_dict["devices"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore this device's state. With more devices than before, the new ones are reseeded."""
+        if trainer.global_rank < len(self._pending):
+            _restore(self._pending[trainer.global_rank])
+        self._pending = []
+
+
+def _capture() -> dict[str, Any]:
+    state = {
+        "python": random.getstate(),
+        "numpy": _numpy_state(),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _numpy_state() -> list[Any]:
+    """In plain containers, which a checkpoint may hold."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return [name, np.asarray(keys).tolist(), *rest]
+
+
+def _restore(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint whole or not at all.
+
+    Lightning's own goes through the system's temporary folder, from where, on another file system,
+    it is copied and not renamed.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write beside the final place, flush to disk, rename."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)

@@ -1,0 +1,105 @@
+"""``msa-train``: train one fusion model. It never reads the test split."""
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from msa_lightning.config import command, instantiate
+from msa_lightning.errors import DataError
+
+if TYPE_CHECKING:
+    from msa_lightning.run import Run
+
+
+@command("train")
+def main(cfg: DictConfig) -> float:
+    """Fit, write the run folder; return the monitored validation value."""
+    from msa_lightning.run import run_context
+
+    with run_context(cfg) as run:
+        return train(run)
+
+
+def train(run: "Run") -> float:
+    """Train a model, continue it, or report what an earlier call has finished.
+
+    Returns:
+        The monitored metric on validation; NaN for a run without a validation split.
+    """
+    import torch
+
+    from msa_lightning.modules.fusion import FusionModule
+    from msa_lightning.run import load_run, load_weights, log, selected_checkpoint
+
+    cfg = run.cfg
+    objective = instantiate(cfg.objective)
+    if run.metrics and not cfg.again:
+        return _report(run, objective.monitor, "finished before")
+
+    datamodule = instantiate(cfg.data)
+    datamodule.setup("fit")
+    net = instantiate(cfg.model, dims=datamodule.dims, outputs=objective.outputs)
+    selecting = cfg.selection == "validation"
+    has_valid = "valid" in datamodule.fit_splits
+    if selecting and not has_valid:
+        raise DataError(
+            f"{cfg.data.path}: no validation split to select on; train a fixed number of epochs "
+            "with selection=none, or choose data that has one"
+        )
+    module = FusionModule(
+        net=net,
+        objective=objective,
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler) if selecting and cfg.scheduler else None,
+    )
+    if cfg.init_from:
+        source = load_run(cfg.init_from)
+        load_weights(module, selected_checkpoint(source.dir, source.cfg))
+    if cfg.compile:
+        torch._functorch.config.donated_buffer = False  # gradient norms go backward twice
+        net.compile()
+
+    if cfg.again:
+        run.clear()
+    run.start(datamodule.provenance, "msa-train")
+    if run.main:
+        datamodule.normaliser.save(run.dir / "normaliser.npz")
+    trainer = instantiate(
+        cfg.trainer,
+        callbacks=[
+            instantiate(node)
+            for node in cfg.callbacks.values()
+            if selecting or "monitor" not in node
+        ],
+        logger=[instantiate(node) for node in cfg.logger.values()],
+        limit_val_batches=1.0 if has_valid else 0,
+    )
+    resume = str(run.last) if run.last.exists() else None
+    if resume:
+        log.info("continuing from %s", resume)
+    trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
+    if run.main:
+        load_weights(module, selected_checkpoint(run.dir, cfg))
+        run.finish(module, datamodule)
+    return _report(run, objective.monitor, "trained")
+
+
+def _report(run: "Run", monitor: str, what: str) -> float:
+    """Print one line of results; return the monitored validation value."""
+    import math
+
+    from msa_lightning.run import log
+
+    metrics = run.metrics
+    value = metrics.get("valid", {}).get(monitor, math.nan)
+    if run.main:
+        split = "valid" if "valid" in metrics else "train"
+        shown = ("loss", "mae", "corr", monitor)
+        found = [name for name in dict.fromkeys(shown) if name in metrics[split]]
+        scores = [f"{split}/{name} {metrics[split][name]:.4f}" for name in found]
+        log.info("%s: %s | %s", what, "  ".join(scores), run.dir)
+    return value
+
+
+if __name__ == "__main__":
+    main()
