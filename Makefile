@@ -1,0 +1,45 @@
+# `make demo` and `make test` install what they need into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test test-all lint format reproduce-mosi_modalities clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed: make PYTHON=<one>" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints-cpu.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/msa-prepare source=demo
+	$(BIN)/msa-train experiment=demo
+	$(BIN)/msa-evaluate 'run=runs/demo/*'
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -m 'not slow and not realdata and not slurm and not browser'
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Trains 35 runs on CMU-MOSI (MSA_DATA) and compares them with the committed results.
+reproduce-mosi_modalities: $(STAMP)
+	$(BIN)/msa-train -m experiment=mosi_modalities 'modalities=glob(*)' seed=0,1,2,3,4
+	$(BIN)/msa-evaluate 'run=runs/mosi_modalities/*'
+	$(BIN)/msa-report 'runs=runs/mosi_modalities/*' out=runs/mosi_modalities.report \
+	    expect=experiments/mosi_modalities/results.csv tolerance=0.02
+
+clean:
+	rm -rf $(VENV) runs prepared

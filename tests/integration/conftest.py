@@ -1,0 +1,46 @@
+"""A prepared demo corpus and training in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from msa_lightning.config import CONF, instantiate, resolve
+from msa_lightning.run import LoadedRun, load_run, run_context
+from msa_lightning.train import train
+
+Train = Callable[..., LoadedRun]
+
+
+def configure(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small ``demo.h5``."""
+    folder = tmp_path_factory.mktemp("prepared")
+    overrides = ["source=demo", "source.make.videos=30", f"paths.prepared={folder}"]
+    cfg = resolve(configure("prepare", *overrides))
+    instantiate(cfg.source).prepare()
+    return folder
+
+
+@pytest.fixture
+def train_demo(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Train on the demo corpus into ``tmp_path/<name>``: ``train_demo("a", "seed=1")``."""
+    monkeypatch.setattr(torch, "get_num_threads", torch.get_num_threads)
+    torch.set_num_threads(1)
+
+    def run_once(name: str, *overrides: str) -> LoadedRun:
+        fixed = ["data=demo", f"paths.prepared={prepared}", f"paths.run={tmp_path / name}"]
+        fixed += ["trainer.max_epochs=3", "~callbacks.progress", "~callbacks.summary"]
+        with run_context(configure("train", *fixed, *overrides)) as run:
+            train(run)
+        return load_run(tmp_path / name)
+
+    return run_once
