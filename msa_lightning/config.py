@@ -13,8 +13,9 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -146,6 +147,11 @@ def _faults(node: Any, key: str, supplied: Mapping[str, set[str]]) -> Iterator[s
         yield f"{key}: cannot import {target} ({error})"
         return
     given = {name for name in node if not re.fullmatch(r"_\w+_", name)}
+    for name in sorted(given & parameters.keys()):
+        annotation = _annotations(function).get(name, Any)
+        if not isinstance(node[name], dict) and not _fits(node[name], annotation):
+            wanted = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+            yield f"{key}.{name}: {node[name]!r} is not {wanted.replace('typing.', '')}"
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if not takes_any:
         for name in sorted(given - parameters.keys()):
@@ -161,6 +167,32 @@ def _faults(node: Any, key: str, supplied: Mapping[str, set[str]]) -> Iterator[s
     }
     for name in sorted(required - given - supplied.get(key, set())):
         yield f"{key}: {target} needs '{name}'; add {key}.{name}=<value>"
+
+
+def _annotations(function: Any) -> dict[str, Any]:
+    """Types of the parameters, where they can be found."""
+    try:
+        return get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (NameError, TypeError):
+        return {}
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value from a config file can be meant by an annotation; generics are not judged."""
+    if get_origin(annotation) is Literal:
+        return value in get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(annotation))
+    if annotation is float:
+        return isinstance(value, int | float)
+    if (
+        not isinstance(annotation, type)
+        or annotation is Any
+        or getattr(annotation, "_is_protocol", False)
+    ):
+        return True
+    is_path = isinstance(value, str) and issubclass(annotation, PurePath)
+    return is_path or isinstance(value, annotation)
 
 
 def instantiate(node: DictConfig, /, **supplied: Any) -> Any:

@@ -45,7 +45,10 @@ class HistoryLogger(Logger):
             self._rows = {}
             if self.path.exists():
                 table = pd.read_csv(self.path).set_index("epoch")
-                self._rows = {int(e): row.dropna().to_dict() for e, row in table.iterrows()}  # type: ignore[call-overload]
+                rows = table.to_dict("index")
+                self._rows = {
+                    int(str(e)): {str(k): v for k, v in r.items()} for e, r in rows.items()
+                }
         epoch = int(metrics["epoch"])
         row = self._rows.setdefault(epoch, {})
         row.update({k: v for k, v in metrics.items() if k != "epoch"})
