@@ -51,6 +51,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
         @functools.wraps(main)
         def job(cfg: DictConfig) -> Any:
+            _log_to_stdout()  # once more: a launcher may have brought the job to another process
             try:
                 return main(cfg)
             except USER_ERRORS as error:
@@ -61,10 +62,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 raise SystemExit(2) from None
 
         def script() -> None:
-            logging.basicConfig(format="%(message)s", stream=sys.stdout)
-            for name in ("msa_lightning", "hydra"):
-                logging.getLogger(name).setLevel(logging.INFO)
-            logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+            _log_to_stdout()
             sys.argv[1:] = map(_quote_path, sys.argv[1:])
             try:
                 hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(job)()
@@ -74,6 +72,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         return script
 
     return decorate
+
+
+def _log_to_stdout() -> None:
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    for name in ("msa_lightning", "hydra"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _quote_path(argument: str) -> str:
@@ -141,6 +145,9 @@ def _faults(node: Any, key: str, supplied: Mapping[str, set[str]]) -> Iterator[s
         return
     target = node["_target_"]
     try:
+        if target == "hydra.utils.get_method":
+            hydra.utils.get_method(target := node["path"])
+            return
         function = hydra.utils.get_object(target)
         parameters = inspect.signature(function).parameters
     except (ImportError, AttributeError, ValueError, TypeError) as error:

@@ -135,11 +135,11 @@ class Run:
             self._handler.close()
 
     def _provenance(self, data: dict[str, Any], script: str) -> dict[str, Any]:
-        path = self.dir / "provenance.json"
+        path, git = self.dir / "provenance.json", _git()
         starts = json.loads(path.read_text())["starts"] if path.exists() else []
         return {
             "command": script,
-            "git": _git(),
+            "git": git,
             "data": data,
             "seed": self.cfg.seed,
             "weights": {"init_from": self.cfg.get("init_from")},
@@ -149,7 +149,7 @@ class Run:
                 **{name: metadata.version(name) for name in _LIBRARIES},
             },
             "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
-            "starts": [*starts, time.strftime("%Y-%m-%dT%H:%M:%S%z")],
+            "starts": [*starts, {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "git": git}],
         }
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from msa_lightning.config import command, instantiate
 from msa_lightning.errors import DataError
@@ -74,6 +74,8 @@ def train(run: "Run") -> float:
         logger=[instantiate(node) for node in cfg.logger.values()],
         limit_val_batches=1.0 if has_valid else 0,
     )
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg))
     resume = str(run.last) if run.last.exists() else None
     if resume:
         log.info("continuing from %s", resume)

@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from msa_lightning.batch import Batch
 from msa_lightning.config import CONF
 
+torch.set_num_threads(1)  # tensors are tiny: a second thread costs more than it does
+
 
 @pytest.fixture(scope="session")
 def configure() -> Callable[..., DictConfig]:

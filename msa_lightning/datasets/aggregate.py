@@ -8,7 +8,6 @@ finite value is NaN, "never measured". In a sequence infinities become NaN.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -68,21 +67,38 @@ def overlapping(frames: np.ndarray, clips: np.ndarray) -> list[Runs]:
     return found
 
 
-@np.errstate(invalid="ignore")  # inf - inf; 0 / 0 is NaN: never measured
-def mean(rows: Rows, runs: Runs, nonfinite: NonFinite) -> np.ndarray:
-    """Average the finite values of some frames, (D,) float64, and count the others."""
-    total: Any = 0.0
-    count: Any = 0  # of each column, once they differ
-    for start, stop in sorted(runs):  # in the order of the file, which is read block by block
+def means(rows: Rows, runs: list[Runs], nonfinite: NonFinite) -> np.ndarray:
+    """Average the finite values of the frames of C clips, (C, D) float64; count the others.
+
+    Args:
+        rows: The frames of a video.
+        runs: Which of them each clip has; at least one.
+        nonfinite: Counts what is not finite.
+    """
+    sums = np.zeros((len(runs), rows.dim))
+    counts = np.zeros((len(runs), 1))
+    with np.errstate(invalid="ignore"):  # inf - inf
+        for i, clip in enumerate(runs):
+            for start, stop in sorted(clip):  # in the order of the file, read block by block
+                counts[i] += stop - start
+                for piece in rows.read(start, stop):
+                    sums[i] += np.add.reduce(piece, axis=0, dtype=np.float64)
+        averages = sums / counts
+        for i in np.flatnonzero(~np.isfinite(sums).all(axis=1)).tolist():  # rare: seen in the sums
+            averages[i] = _mean_of_finite(rows, runs[i], nonfinite)
+    return averages
+
+
+def _mean_of_finite(rows: Rows, runs: Runs, nonfinite: NonFinite) -> np.ndarray:
+    total, count = np.zeros(rows.dim), np.zeros(rows.dim)
+    for start, stop in sorted(runs):
         for piece in rows.read(start, stop):
-            sums, kept = piece.sum(axis=0, dtype=np.float64), len(piece)
-            if not np.isfinite(sums).all():  # one look at the sums spares one at each value
-                nonfinite.count(piece)
-                finite = np.isfinite(piece)
-                sums, kept = piece.sum(axis=0, dtype=np.float64, where=finite), finite.sum(axis=0)
-            total += sums
-            count += kept
-    return total / count
+            nonfinite.count(piece)
+            finite = np.isfinite(piece)
+            total += piece.sum(axis=0, dtype=np.float64, where=finite)
+            count += finite.sum(axis=0)
+    mean: np.ndarray = total / count  # 0 / 0 is NaN: never measured
+    return mean
 
 
 def frames_of(
@@ -103,7 +119,7 @@ def write_video(
     writer: FeatureWriter,
     sequence: ComputationalSequence,
     labels: Labels,
-    clips: range,
+    clips: slice,
     aggregate: str,
     nonfinite: NonFinite,
 ) -> None:
@@ -120,36 +136,37 @@ def write_video(
     Raises:
         DataError: If the frames are not what the sequence promises.
     """
-    for rows, runs in _frames_per_clip(sequence, labels, clips):
-        frames = sum(stop - start for start, stop in runs)
+    for rows, runs in _frames_of_clips(sequence, labels, clips):
+        frames = [sum(stop - start for start, stop in clip) for clip in runs]
+        lengths = frames
         if rows is not None and (rows.words or rows.dim != nonfinite.dim):
             found = "words" if rows.words else f"{rows.dim} columns"
             raise DataError(
                 f"{rows.where}/features: found {found}, expected {nonfinite.dim} columns as "
                 "source.dims says; get the file again"
             )
-        if rows is None or frames == 0:
-            writer.end_clip(0, 0)
-        elif aggregate == "mean":
-            writer.add(mean(rows, runs, nonfinite)[None])
-            writer.end_clip(1, frames)
-        else:
-            for values, times in frames_of(rows, runs, nonfinite):
-                writer.add(values, times)
-            writer.end_clip(frames, frames)
+        if rows is not None and aggregate == "mean":
+            writer.add(means(rows, [clip for clip in runs if clip], nonfinite))
+            lengths = [min(count, 1) for count in frames]
+        elif rows is not None:
+            for clip in runs:
+                for values, times in frames_of(rows, clip, nonfinite):
+                    writer.add(values, times)
+        writer.end_clips(lengths, frames)
 
 
-def _frames_per_clip(
-    sequence: ComputationalSequence, labels: Labels, clips: range
-) -> Iterator[tuple[Rows | None, Runs]]:
-    """Yield rows, and which of them, of each clip; what is filed under a segment is all its own."""
-    video = str(labels.videos[clips[0]])
-    whole = sequence.rows(video) if video in sequence.keys else None
-    runs = overlapping(whole.intervals, labels.intervals[clips]) if whole else [[] for _ in clips]
-    for clip, runs_of_clip in zip(clips, runs, strict=True):
-        segment = f"{video}[{labels.segments[clip]}]"
-        if segment in sequence.keys:
+def _frames_of_clips(
+    sequence: ComputationalSequence, labels: Labels, clips: slice
+) -> Iterator[tuple[Rows | None, list[Runs]]]:
+    """Yield rows, and which of them each next clip has; all rows of a segment are its own."""
+    video = str(labels.videos[clips.start])
+    if video in sequence.keys:
+        rows = sequence.rows(video)
+        yield rows, overlapping(rows.intervals, labels.intervals[clips])
+        return
+    for n in labels.segments[clips]:
+        if (segment := f"{video}[{n}]") in sequence.keys:
             rows = sequence.rows(segment)
-            yield rows, overlapping(rows.intervals, _ALWAYS)[0]
+            yield rows, overlapping(rows.intervals, _ALWAYS)
         else:
-            yield whole, runs_of_clip
+            yield None, [[]]

@@ -22,6 +22,8 @@ from typing import Any, Self
 
 import h5py
 import numpy as np
+import numpy.typing as npt
+from h5py import h5d, h5s
 
 from msa_lightning.errors import DataError, DataNotFoundError
 
@@ -128,15 +130,19 @@ class ComputationalSequence:
         Raises:
             DataError: If shapes, types or times are not those of a sequence.
         """
+        where = f"{self.path}: {self.name}/data/{key}"
         try:
-            features, intervals = self._data[f"{key}/features"], self._data[f"{key}/intervals"]
-            return Rows(f"{self.path}: {self.name}/data/{key}", features, intervals)
+            # h5py's low-level interface: a corpus has thousands of small datasets, and opening one
+            # as group[name] costs several times what reading it costs.
+            features = h5d.open(self._data.id, f"{key}/features".encode())
+            intervals = h5d.open(self._data.id, f"{key}/intervals".encode())
+            return Rows(where, features, intervals)
         except DataError:
             raise
-        except (OSError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{self.path}: {self.name}/data/{key}: expected datasets 'features' and "
-                f"'intervals' ({error}); get the file again"
+                f"{where}: expected datasets 'features' and 'intervals' ({error}); "
+                "get the file again"
             ) from error
 
 
@@ -150,24 +156,23 @@ class Rows:
         words: True if the features are text.
     """
 
-    def __init__(self, where: str, features: h5py.Dataset, intervals: h5py.Dataset) -> None:
-        self.where = where
-        self._features = features
-        shape, kind = features.shape, features.dtype.kind
-        self.words = kind in "SOU"
-        if len(shape) != 2 or kind not in "fiuSOU":
+    def __init__(self, where: str, features: h5d.DatasetID, intervals: h5d.DatasetID) -> None:
+        shape, dtype = features.shape, features.dtype
+        if len(shape) != 2 or dtype.kind not in "fiuSO":
             raise DataError(
-                f"{where}/features: found {shape} of {features.dtype}, expected (T, D) numbers "
-                "or words; get the file again"
-            )
-        self._length, self.dim = shape
-        if intervals.shape != (self._length, 2) or intervals.dtype.kind not in "fiu":
-            raise DataError(
-                f"{where}/intervals: found {intervals.shape} of {intervals.dtype}, expected "
-                f"({self._length}, 2) numbers, one row for each row of the features; "
+                f"{where}/features: found {shape} of {dtype}, expected (T, D) numbers or words; "
                 "get the file again"
             )
-        self.intervals = intervals[()].astype(np.float64, copy=False)
+        if intervals.shape != (shape[0], 2) or intervals.dtype.kind not in "fiu":
+            raise DataError(
+                f"{where}/intervals: found {intervals.shape} of {intervals.dtype}, expected "
+                f"{(shape[0], 2)} numbers, one row for each row of the features; "
+                "get the file again"
+            )
+        self.where = where
+        self.dim: int = shape[1]
+        self.words = dtype.kind in "SO"
+        self.intervals = _read(intervals, 0, shape[0], np.float64)
         starts, ends = self.intervals.T
         if not (np.isfinite(self.intervals).all() and (ends >= starts).all()):
             wrong = ~(np.isfinite(starts) & np.isfinite(ends) & (ends >= starts))
@@ -176,17 +181,20 @@ class Rows:
                 f"{where}/intervals: row {row} is [{starts[row]:g}, {ends[row]:g}] ({wrong.sum()} "
                 "such rows), expected a finite start and an end not before it; correct the file"
             )
+        self._features = features
+        self._dtype = dtype if self.words else np.dtype(np.float32)
         # A compressed chunk is unpacked whole, so blocks end where chunks end.
-        chunk = (features.chunks or (1,))[0]
-        fitting = BLOCK_BYTES // max(1, 4 * self.dim)
+        layout = features.get_create_plist()
+        chunk = layout.get_chunk()[0] if layout.get_layout() == h5d.CHUNKED else 1
+        fitting = BLOCK_BYTES // max(1, self._dtype.itemsize * self.dim)
         self._step = max(chunk, fitting // chunk * chunk)
         self._first = 0
-        self._block: Any = np.empty((0, self.dim), np.float32)
+        self._block = np.empty((0, self.dim), self._dtype)
 
     def __len__(self) -> int:
-        return self._length
+        return len(self.intervals)
 
-    def read(self, start: int, stop: int) -> Iterator[Any]:
+    def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Yield rows start to stop in pieces of bounded size, reading the file block by block.
 
         Yields:
@@ -199,22 +207,27 @@ class Rows:
         while start < stop:
             if not self._first <= start < self._first + len(self._block):
                 self._first = start - start % self._step
-                self._block = self._load(self._first, self._first + self._step)
+                end = min(len(self), self._first + self._step)
+                try:
+                    self._block = _read(self._features, self._first, end, self._dtype)
+                except (OSError, RuntimeError) as error:
+                    raise DataError(
+                        f"{self.where}/features: damaged ({error}); get the file again"
+                    ) from error
             end = min(stop, self._first + len(self._block))
             yield self._block[start - self._first : end - self._first]
             start = end
 
-    def _load(self, start: int, stop: int) -> Any:
-        try:
-            block = self._features[start:stop]
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"{self.where}/features: damaged ({error}); get the file again"
-            ) from error
-        if self.words:
-            return block
-        with np.errstate(over="ignore"):
-            return block.astype(np.float32, copy=False)
+
+def _read(dataset: h5d.DatasetID, start: int, stop: int, dtype: npt.DTypeLike) -> np.ndarray:
+    """Read rows start to stop of a dataset with two axes."""
+    shape = (stop - start, dataset.shape[1])
+    array = np.empty(shape, dtype)
+    if array.size:
+        space = dataset.get_space()
+        space.select_hyperslab((start, 0), shape)
+        dataset.read(h5s.create_simple(shape), space, array)
+    return array
 
 
 _METADATA = (  # the entries of the SDK's own files, in its order

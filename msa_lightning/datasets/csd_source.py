@@ -39,7 +39,8 @@ from msa_lightning.errors import USER_ERRORS, ConfigError, DataError, DataNotFou
 
 log = logging.getLogger(__name__)
 
-_VIDEOS_PER_PART = 50
+VIDEOS_PER_PART = 200  # about 2 GB of MOSEI: what a killed job has to read again
+_HEARTBEAT_S = 30
 _HOW_TO_GET = (
     "the CMU Multimodal SDK hands the files out; put them there, or say where they are with "
     "paths.data=<folder> or MSA_DATA. For a trial without them: msa-prepare source=demo"
@@ -116,6 +117,8 @@ class CsdSource:
             log.info("%s: up to date, nothing to do", self.output)
         else:
             self._write(source, folds)
+        for parts in self.output.parent.glob(f".{glob.escape(self.output.name)}.parts-*"):
+            shutil.rmtree(parts)
         with open_clips(self.output) as file:
             audit = json.loads(file.attrs["audit"])
             digest = str(file.attrs["digest"])
@@ -180,8 +183,6 @@ class CsdSource:
             except USER_ERRORS:
                 shutil.rmtree(folder)  # the input has to change, so they are of no more use
                 raise
-        for old in self.output.parent.glob(f".{glob.escape(self.output.name)}.parts-*"):
-            shutil.rmtree(old)
 
     @contextmanager
     def _open(self, folds: Mapping[str, list[str]]) -> Iterator["_Inputs"]:
@@ -213,18 +214,22 @@ class CsdSource:
     def _write_parts(self, folder: Path, inputs: "_Inputs") -> list[Path]:
         """Write the features of all videos, some videos a file; skip what is there."""
         videos = list(_clips_by_video(inputs.labels))
-        groups = [videos[i : i + _VIDEOS_PER_PART] for i in range(0, len(videos), _VIDEOS_PER_PART)]
+        groups = [videos[i : i + VIDEOS_PER_PART] for i in range(0, len(videos), VIDEOS_PER_PART)]
         parts = [folder / f"part-{i:05d}.h5" for i in range(len(groups))]
         if done := sum(part.is_file() for part in parts):
             log.info("%s: continuing, %d of %d parts are done", self.output, done, len(parts))
-        with _progress(self.output.name, len(videos)) as advance:
+        steps = len(self.features)  # of a video
+        with _progress(self.output.name, steps * len(videos)) as advance:
             for part, group in zip(parts, groups, strict=True):
-                if not part.is_file():
-                    self._write_part(part, group, inputs)
-                advance(len(group))
+                if part.is_file():
+                    advance(steps * len(group))
+                else:
+                    self._write_part(part, group, inputs, advance)
         return parts
 
-    def _write_part(self, part: Path, videos: list[range], inputs: "_Inputs") -> None:
+    def _write_part(
+        self, part: Path, videos: list[slice], inputs: "_Inputs", advance: Callable[[int], None]
+    ) -> None:
         with write_whole(part, part.parent) as file:
             for m, sequence in inputs.sequences.items():
                 group = file.create_group(f"features/{m}")
@@ -232,6 +237,7 @@ class CsdSource:
                 nonfinite = NonFinite(self.dims[m])
                 for clips in videos:
                     write_video(writer, sequence, inputs.labels, clips, self.aggregate, nonfinite)
+                    advance(1)
                 writer.close()
                 group["nan"], group["inf"] = nonfinite.nan, nonfinite.inf
 
@@ -299,10 +305,10 @@ def _check_videos(sequences: Mapping[str, ComputationalSequence], labels: Labels
             )
 
 
-def _clips_by_video(labels: Labels) -> Iterator[range]:
+def _clips_by_video(labels: Labels) -> Iterator[slice]:
     starts = np.flatnonzero(np.append(True, labels.videos[1:] != labels.videos[:-1])).tolist()
     for start, stop in zip(starts, [*starts[1:], len(labels)], strict=True):
-        yield range(start, stop)
+        yield slice(start, stop)
 
 
 def _append(
@@ -315,25 +321,26 @@ def _append(
         block = values[start : start + step]
         extremes.update(block)
         writer.add(block, None if times is None else times[start : start + step])
-    lengths, frames = np.diff(part["offsets"][()]).tolist(), part["frames"][()].tolist()
-    for length, count in zip(lengths, frames, strict=True):
-        writer.end_clip(length, count)
+    writer.end_clips(np.diff(part["offsets"][()]).tolist(), part["frames"][()].tolist())
     nonfinite.nan += part["nan"][()]
     nonfinite.inf += part["inf"][()]
 
 
 @contextmanager
-def _progress(name: str, videos: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal, a line for each tenth elsewhere."""
-    with Progress(transient=True, disable=not Console().is_terminal) as progress:
-        task = progress.add_task(name, total=videos)
-        done = 0
+def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal, a line now and then elsewhere; yield what advances it."""
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=total)
+        done, last = 0, time.monotonic()
 
-        def advance(count: int) -> None:
-            nonlocal done
-            progress.advance(task, count)
-            if progress.disable and 10 * (done + count) // videos > 10 * done // videos:
-                log.info("%s: %d of %d videos", name, done + count, videos)
-            done += count
+        def advance(steps: int) -> None:
+            nonlocal done, last
+            done += steps
+            if console.is_terminal:
+                bar.update(task, completed=done)
+            elif time.monotonic() > last + _HEARTBEAT_S:
+                log.info("%s: %d %%", name, 100 * done // total)
+                last = time.monotonic()
 
         yield advance

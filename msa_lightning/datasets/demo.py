@@ -6,8 +6,8 @@ and because each errs in its own way the three together beat text. The frames of
 linear image of e_m and of a few factors that have nothing to do with sentiment (who speaks, what is
 said), plus noise from frame to frame. Labels are z, rated as in MOSEI: in steps of 1/3.
 
-A ridge regression on the means of the default corpus, tested on unseen videos, correlates by about
-.67 from text, .40 from audio, .41 from visual and .73 from all three.
+On unseen videos of the default corpus a ridge regression on the means correlates by about .64 from
+text, .42 from audio, .40 from visual and .72 from all three (mean of five seeds).
 """
 
 import json
@@ -115,7 +115,7 @@ def _make(
             state = np.concatenate([(latent + noise)[:, None], factors], axis=1) @ image
             rows = _frames(rng, state, intervals, rates[m])
             if rng.random() > 0.03:  # some videos show no face, have no sound or no transcript
-                sequences[m][video] = _wear(rng, m, *rows)
+                sequences[m][video] = _spoil(rng, m, *rows)
     return sequences, _assign(rng, ids)
 
 
@@ -154,7 +154,7 @@ def _frames(
     return features, np.stack([times, times + 1 / rate_hz], axis=1)
 
 
-def _wear(
+def _spoil(
     rng: np.random.Generator, modality: str, features: np.ndarray, intervals: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add the faults of the real files: lost frames, constant columns, NaN and -inf."""

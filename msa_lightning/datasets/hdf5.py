@@ -214,10 +214,10 @@ class FeatureWriter:
         if self._pending_bytes > _FLUSH_BYTES:
             self._flush()
 
-    def end_clip(self, length: int, frames: int) -> None:
-        """Say how many of the rows the next clip has, and how many source frames it had."""
-        self._lengths.append(length)
-        self._frames.append(frames)
+    def end_clips(self, lengths: Iterable[int], frames: Iterable[int]) -> None:
+        """Say how many of the rows the next clips have, and how many source frames they had."""
+        self._lengths += lengths
+        self._frames += frames
 
     def close(self) -> dict[str, str]:
         """Write what is left; return the SHA-256 of each dataset by name."""
@@ -248,8 +248,8 @@ def write_table(
     feature_digests: Mapping[str, Mapping[str, str]],
     source: Mapping[str, Any],
     audit: Mapping[str, Any],
-) -> str:
-    """Complete a clip file whose features are written; return the digest of its content.
+) -> None:
+    """Complete a clip file whose features are written: labels, attributes and the digest.
 
     Args:
         file: The file, open for writing.
@@ -278,15 +278,13 @@ def write_table(
         "synthetic": table.synthetic,
     }
     content = json.dumps({**attributes, **digests}, sort_keys=True)
-    digest = hashlib.sha256(content.encode()).hexdigest()
     file.attrs.update(attributes)
     file.attrs["source"] = json.dumps(source)
     file.attrs["audit"] = json.dumps(audit)
-    file.attrs["digest"] = digest
-    return digest
+    file.attrs["digest"] = hashlib.sha256(content.encode()).hexdigest()
 
 
-def _runs(starts: np.ndarray, stops: np.ndarray) -> Iterable[tuple[int, int]]:
+def _runs(starts: np.ndarray, stops: np.ndarray) -> Iterator[tuple[int, int]]:
     """Join ranges of rows that follow one another, so that each run is one read."""
     if len(starts) == 0:
         return

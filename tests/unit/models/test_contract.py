@@ -34,7 +34,7 @@ def build(name: str, configure: Callable[..., DictConfig]) -> Build:
     def build(*, dims: dict[str, int] = DIMS, seed: int = 0, dropout: bool = True) -> nn.Module:
         cfg = config.resolve(configure("train", f"model={name}")).model
         if not dropout:
-            cfg |= {key: 0.0 for key in cfg if "dropout" in str(key)}
+            cfg.update({key: 0.0 for key in cfg if "dropout" in key})
         torch.manual_seed(seed)
         net: nn.Module = config.instantiate(cfg, dims=dims, outputs=OUTPUTS)
         return net
@@ -103,7 +103,7 @@ def gradients(net: nn.Module) -> dict[str, Tensor]:
 
 
 def test_config_leaves_sizes_to_the_caller(configure: Callable[..., DictConfig], name: str) -> None:
-    cfg = configure("train", f"model={name}")
+    cfg = configure("train", f"model={name}", "paths.run=/r")
     assert not {"dims", "outputs"} & set(cfg.model)
     config.validate(config.resolve(cfg), {"model": {"dims", "outputs"}})
 
@@ -178,9 +178,7 @@ def test_batch_of_one(build: Build, make_batch: MakeBatch, steps: int) -> None:
 
 @pytest.mark.parametrize("m", MODALITIES)
 @pytest.mark.parametrize("training", [False, True])
-def test_some_clips_lack_a_modality(
-    build: Build, batch: Batch, m: str, training: bool
-) -> None:
+def test_some_clips_lack_a_modality(build: Build, batch: Batch, m: str, training: bool) -> None:
     net = build().train(training)
     some = without(batch, {m: [0, 2]})
     assert_finite(forward(net, some))
@@ -209,9 +207,7 @@ def test_all_clips_of_a_training_batch_lack_a_modality(
     build: Build, batch: Batch, absent: tuple[str, ...]
 ) -> None:
     net = build()
-    of_absent = {
-        k: x.clone() for k, x in net.named_buffers() if any(f".{m}." in k for m in absent)
-    }
+    of_absent = {k: x.clone() for k, x in net.named_buffers() if any(f".{m}." in k for m in absent)}
     gone = without(batch, {m: everywhere(batch) for m in absent})
     assert_finite(forward(net, gone))
     mse(net, gone).sum().backward()
@@ -251,14 +247,16 @@ def test_every_parameter_gets_a_gradient(build: Build, make_batch: MakeBatch) ->
 
 def test_overfits_one_batch(build: Build, make_batch: MakeBatch) -> None:
     net, batch = build(dropout=False), make_batch(DIMS, OUTPUTS, n=8)
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
-    first = mse(net, batch)
-    for _ in range(120):
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3, fused=True)
+    first = mse(net, batch).detach()
+    for _ in range(200):
         loss = mse(net, batch)
+        if (loss < 0.01 * first).all():
+            return
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
-    assert (loss < 0.01 * first).all(), (first, loss)
+    pytest.fail(f"from {first.tolist()} to {loss.tolist()} in 200 steps")
 
 
 def test_state_dict_round_trip(build: Build, net: nn.Module, batch: Batch, tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""``msa-report``: finished runs → ``results.csv`` and ``table.md``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from msa_lightning.config import command
+from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from msa_lightning.reporting.collect import Runs
+
+
+@command("report")
+def main(cfg: DictConfig) -> None:
+    """Tabulate runs by everything but the seed; compare with an earlier table if there is one."""
+    from rich.console import Console
+
+    from msa_lightning.reporting import tables
+    from msa_lightning.reporting.collect import collect
+
+    expected = _read(Path(cfg.expect)) if cfg.expect else None
+    chosen = list(dict.fromkeys([*cfg.metrics, *cfg.compare]))
+    runs = collect(cfg.runs, splits=dict.fromkeys(metric.split("/")[0] for metric in chosen))
+    if faults := list(_faults(cfg, runs, chosen)):
+        raise ConfigError("\n".join(faults))
+    reference = cfg.reference or ("text" if "text" in runs.groups else None)
+
+    scores, baselines, unscored = tables.bootstrap(
+        runs, chosen, by=cfg.resample, resamples=cfg.resamples, seed=cfg.seed
+    )
+    summary = tables.summarise(runs.table, cfg.metrics, scores, baselines)
+    comparisons, uncompared = tables.compare(scores, baselines, cfg.compare, reference)
+    sentences = [tables.sentence(row) for _, row in comparisons.iterrows()]
+    tested = comparisons["p"].notna().sum() if sentences else 0
+    videos = min((tables.videos(score.labels).nunique() for score in scores.values()), default=0)
+    notes = [*_notes(cfg, runs, tested, videos), *unscored, *uncompared]
+
+    out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    parts = [tables.markdown(tables.cells(summary))]
+    parts += ["\n".join(f"- {line}" for line in lines) for lines in (sentences, notes) if lines]
+    _write(out / "results.csv", runs.table.to_csv(index=False))
+    _write(out / "table.md", "\n\n".join(parts) + "\n")
+
+    console = Console(highlight=False, markup=False)
+    console.print(*tables.terminal(summary, console.width), *sentences, "", *notes, sep="\n")
+    deviates = expected is not None and _deviates(runs.table, expected, cfg)
+    console.print(f"wrote {out / 'results.csv'} and {out / 'table.md'}", soft_wrap=True)
+    if deviates:
+        raise SystemExit(1)
+
+
+def _faults(cfg: DictConfig, runs: "Runs", chosen: list[str]) -> Iterator[str]:
+    if unknown := [m for m in chosen if m not in runs.metrics]:
+        have = ", ".join(runs.metrics)
+        yield f"metrics, compare: no run has {', '.join(unknown)}; there are {have}"
+    for m in cfg.compare:
+        if m.startswith("train/") or not runs.function(runs.groups[0], m):
+            yield f"compare: {m} has no interval over clips; compare metrics of valid or test"
+    if cfg.reference and cfg.reference not in runs.groups:
+        yield f"reference: no group '{cfg.reference}'; there are {runs.groups}"
+    if cfg.resample not in ("video", "clip"):
+        yield f"resample: '{cfg.resample}' is neither video nor clip"
+    if cfg.resamples < 1:
+        yield f"resamples: {cfg.resamples} found, expected 1 or more; 2000 give stable intervals"
+    if Path(cfg.out).is_file():
+        yield f"out: {cfg.out} is a file; give a folder"
+
+
+def _notes(cfg: DictConfig, runs: "Runs", tested: int, videos: int) -> Iterator[str]:
+    """How to read the table, and what speaks against trusting it."""
+    table = runs.table
+    unit = f"the {videos} videos with their clips" if cfg.resample == "video" else "clips"
+    yield (
+        "± is the sample standard deviation over n seeds, [ ] the 95 % percentile bootstrap "
+        f"interval of the seeds' average over {cfg.resamples} resamples of {unit}."
+    )
+    yield f"p is corrected for the {tested} comparisons tested here (Holm), intervals are not."
+    if cfg.resample == "clip":
+        yield "Clips were resampled as if those of one video were independent."
+    elif 0 < videos < 30:
+        yield f"Intervals from {videos} videos are somewhat too narrow."
+    if tested * 2 / (cfg.resamples + 1) >= 0.05:
+        yield f"With {cfg.resamples} resamples no p can be below .05; set resamples={40 * tested}."
+    if few := [f"{g} ({n})" for g, n in table["group"].value_counts(sort=False).items() if n < 5]:
+        yield f"Fewer than five seeds: {', '.join(few)}."
+    if table["synthetic"].any():
+        yield "Synthetic data: these numbers say nothing about real corpora."
+    for what in ("commit", "digest"):
+        if table[what].nunique() > 1:
+            yield f"The runs differ in their {what}: {', '.join(table[what].unique())}."
+    if table["commit"].str.endswith("-dirty").any():
+        yield "Some runs are of code with uncommitted changes."
+    for folder, reason in runs.left_out.items():
+        yield f"Left out: {folder}: {reason}"
+
+
+def _read(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    if not path.is_file():
+        raise DataNotFoundError(f"{path}: no such file; expect=<an earlier results.csv>")
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as csv ({error})") from error
+    if missing := {"group", "seed"} - set(table):
+        raise DataError(f"{path}: no columns {sorted(missing)}; expected what msa-report writes")
+    return table
+
+
+def _deviates(table: "pd.DataFrame", expected: "pd.DataFrame", cfg: DictConfig) -> bool:
+    """Print the largest deviation of each metric and what is missing; whether it is too much."""
+    from msa_lightning.reporting.tables import deviations
+
+    largest, missing = deviations(table, expected)
+    print(f"Largest deviation from {cfg.expect} (tolerance {cfg.tolerance:g}):")
+    for metric, value in largest.items():
+        print(f"  {metric:32} {value:.2e}{'  too large' if value > cfg.tolerance else ''}")
+    for run in missing:
+        print(f"  missing: {run}")
+    return bool((largest > cfg.tolerance).any() or missing)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main()

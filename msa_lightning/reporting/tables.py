@@ -1,0 +1,246 @@
+"""Runs → a summary and comparisons, as data frames and in words.
+
+A value that does not exist (the correlation of a constant) is NaN in a frame and "undefined" in
+words. What nobody measured (an interval of a loss) is NaN too, and left out in words.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from msa_lightning.errors import DataError
+from msa_lightning.reporting import stats
+from msa_lightning.reporting.collect import Runs
+
+MEAN_PREDICTOR = "mean predictor"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of a group, averaged over its seeds.
+
+    Attributes:
+        value: On the clips as they are.
+        replicates: In each resample of them, (R,).
+        labels: The labels by clip; two scores are comparable where these are the same.
+    """
+
+    value: float
+    replicates: stats.FloatArray
+    labels: pd.Series
+
+
+Scores = dict[tuple[str, str], Score]
+"""By group and metric."""
+
+
+def bootstrap(
+    runs: Runs, metrics: Sequence[str], *, by: str, resamples: int, seed: int
+) -> tuple[Scores, Scores, list[str]]:
+    """Score every group, and the mean predictor on its clips, in the same resamples.
+
+    Losses are left out, for they are means over batches; and so is the training split, whose clips
+    were learnt.
+
+    Args:
+        runs: From ``collect``.
+        metrics: ``<split>/<metric>``.
+        by: ``video`` resamples whole videos, ``clip`` single clips as if they were independent.
+        resamples: R.
+        seed: Of the drawing.
+
+    Returns:
+        The groups' scores, the mean predictor's, and the reasons why some are not there.
+    """
+    groups, baselines, reasons = Scores(), Scores(), []
+    for group in runs.groups:
+        for metric in metrics:
+            split, found = metric.split("/")[0], runs.function(group, metric)
+            if found is None or split == "train":
+                continue
+            target, convention = found
+            try:
+                clips = runs.predictions(group, split, target)
+                stored = runs.table.loc[runs.table["group"] == group, metric].to_numpy()
+                y, mean, *seeds = clips.to_numpy(copy=True).T
+                given = stats.scores(convention, np.stack(seeds), y)
+                if not np.allclose(given, stored, rtol=0, atol=1e-5, equal_nan=True):
+                    raise DataError(
+                        f"predictions.parquet gives {given.round(4)}, metrics.json says "
+                        f"{stored.round(4)}; evaluate with again=true"
+                    )
+            except DataError as error:
+                reasons.append(f"{group}: no interval of {metric}: {error}")
+                continue
+            ids = videos(clips) if by == "video" else clips.index.get_level_values("id")
+            draws = stats.draw(ids, resamples, seed)
+            for scores, p in ((groups, np.stack(seeds)), (baselines, mean[None])):
+                scores[group, metric] = Score(
+                    float(stats.scores(convention, p, y).mean()),
+                    stats.replicates(convention, p, y, draws),
+                    clips["label"],
+                )
+    return groups, baselines, reasons
+
+
+def videos(clips: pd.Series | pd.DataFrame) -> pd.Index:
+    """The video of each row: its clip's id ``<video>_<n>`` up to the last underscore."""
+    return clips.index.get_level_values("id").str.replace(r"_\d+$", "", regex=True)
+
+
+def summarise(
+    table: pd.DataFrame, metrics: Sequence[str], groups: Scores, baselines: Scores
+) -> pd.DataFrame:
+    """Mean and sample standard deviation over seeds, and 95 % interval over clips.
+
+    Returns:
+        One row per group and metric: group, metric, n, undefined (how many of the n), mean, sd,
+        low, high. The mean predictor comes last; its n counts the different ones among the runs,
+        and it has an interval where there is but one.
+    """
+    rows = [
+        _row(str(group), metric, runs[metric], groups.get((str(group), metric)))
+        for group, runs in table.groupby("group", sort=False)
+        for metric in metrics
+    ]
+    for metric in metrics:
+        stored = metric.replace("test/", "mean_predictor/")
+        if stored != metric and stored in table:
+            values = pd.Series(table[stored].round(6).unique())
+            score = baselines.get((table["group"].iloc[0], metric))
+            rows.append(_row(MEAN_PREDICTOR, metric, values, score if len(values) == 1 else None))
+    return pd.DataFrame(rows)
+
+
+def _row(group: str, metric: str, values: pd.Series, score: Score | None) -> dict[str, object]:
+    mean, sd = stats.mean_sd(values.to_numpy())
+    low, high = stats.interval(score.replicates) if score else (np.nan, np.nan)
+    row = {"group": group, "metric": metric, "n": len(values), "undefined": values.isna().sum()}
+    return row | {"mean": mean, "sd": sd, "low": low, "high": high}
+
+
+def compare(
+    groups: Scores, baselines: Scores, metrics: Sequence[str], reference: str | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Compare every group with a reference group and with the mean predictor, clip by clip.
+
+    Returns:
+        One row per comparison: group, reference, metric, difference, low, high, p and p_holm (over
+        all rows), NaN where undefined. And the reasons why some comparisons are not there.
+    """
+    rows, reasons = [], []
+    for metric, group in ((m, g) for m in metrics for g in dict.fromkeys(g for g, _ in groups)):
+        own, other = groups.get((group, metric)), groups.get((reference or "", metric))
+        others = {MEAN_PREDICTOR: baselines.get((group, metric))}
+        if reference not in (None, group):
+            others = {str(reference): other} | others
+        for name, score in others.items():
+            if not own or not score:
+                reasons.append(f"{group} vs {name}: {metric} has no interval")
+            elif not own.labels.equals(score.labels):
+                reasons.append(f"{group} vs {name}: {metric} is of different clips")
+            else:
+                replicates = own.replicates - score.replicates
+                low, high = stats.interval(replicates)
+                row = {"group": group, "reference": name, "metric": metric}
+                values = {"difference": own.value - score.value, "low": low, "high": high}
+                rows.append(row | values | {"p": stats.p_value(replicates)})
+    comparisons = pd.DataFrame(rows)
+    if rows:
+        comparisons["p_holm"] = stats.holm(comparisons["p"].to_numpy())
+    return comparisons, reasons
+
+
+def lower_is_better(metric: str) -> bool:
+    """Errors and losses, against accuracies, F1 and correlations."""
+    name = metric.split("/")[-1]
+    return name.endswith("mae") or name.startswith("loss")
+
+
+def sentence(comparison: pd.Series) -> str:
+    """One comparison in words; what it claims follows from the interval and the adjusted p."""
+    c = comparison
+    what = f"{c['group']} vs {c['reference']}: {c['metric']} difference"
+    if np.isnan(c["p"]):
+        return f"{what} undefined, not tested"
+    if c["p_holm"] < 0.05:
+        better = (c["difference"] < 0) == lower_is_better(c["metric"])
+        verdict = f"{c['group']} is {'better' if better else 'worse'}"
+    elif c["low"] <= 0 <= c["high"]:
+        verdict = "no evidence of a difference"
+    else:
+        verdict = "no evidence of a difference after correction"
+    p = "< .001" if c["p_holm"] < 0.001 else f"= {c['p_holm']:.3f}".replace("0.", ".")
+    interval = f"[{c['low']:.3f}, {c['high']:.3f}]"
+    return f"{what} {c['difference']:.3f} {interval}, p {p} (Holm): {verdict}"
+
+
+def cells(summary: pd.DataFrame, gap: str = " ") -> pd.DataFrame:
+    """A summary as text: a row per group, columns n and the metrics, ``mean ± sd [low, high]``."""
+    wide = pd.DataFrame(index=pd.Index(summary["group"].unique(), name="group"))
+    wide["n"] = summary.groupby("group")["n"].max().astype(str)
+    wide.loc[wide.index == MEAN_PREDICTOR, "n"] = ""
+    texts = summary.assign(text=[_cell(row, gap) for _, row in summary.iterrows()])
+    for metric, rows in texts.groupby("metric", sort=False):
+        wide[str(metric)] = rows.set_index("group")["text"]
+    return wide.fillna("")
+
+
+def _cell(row: pd.Series, gap: str) -> str:
+    if row["undefined"]:
+        some = row["undefined"] < row["n"]
+        return f"undefined ({row['undefined']} of {row['n']})" if some else "undefined"
+    spread = "" if np.isnan(row["sd"]) else f" ± {row['sd']:.3f}"
+    interval = "" if np.isnan(row["low"]) else f"{gap}[{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['mean']:.3f}{spread}{interval}"
+
+
+def markdown(wide: pd.DataFrame) -> str:
+    """A frame of text as a markdown table."""
+    rows = [[str(wide.index.name), *wide.columns], ["---"] * (len(wide.columns) + 1)]
+    rows += [[str(row[0]), *row[1:]] for row in wide.itertuples()]
+    return "\n".join("| " + " | ".join(x.replace("|", "\\|") for x in row) + " |" for row in rows)
+
+
+def terminal(summary: pd.DataFrame, width: int) -> Iterator[Table]:
+    """A summary for a terminal: a table per split, cut into several where it is too wide."""
+    wide = cells(summary, gap="\n")
+    groups = max(10, min(width // 4, wide.index.str.len().max()))
+    fit = max(1, (width - groups - 6) // 18)  # [-0.123, -0.123] and its margin
+    splits: dict[str, list[str]] = {}
+    for metric in wide.columns.drop("n"):
+        splits.setdefault(metric.split("/")[0], []).append(metric)
+    for metrics in splits.values():
+        for i in range(0, len(metrics), fit):
+            part = wide[metrics[i : i + fit]]
+            table = Table("group", "n", box=box.SIMPLE)
+            for metric in part.columns:
+                table.add_column(metric, no_wrap=True)
+            for group in part.index[(part != "").any(axis=1)]:
+                table.add_row(*map(Text, [group, wide.loc[group, "n"], *part.loc[group]]))
+            yield table
+
+
+def deviations(table: pd.DataFrame, expected: pd.DataFrame) -> tuple[pd.Series, list[str]]:
+    """Compare fresh runs with earlier ones of the same group and seed.
+
+    Args:
+        table: One row per run, as ``Runs.table``.
+        expected: The same, from an earlier ``results.csv``.
+
+    Returns:
+        The largest absolute deviation of each metric of ``expected``, infinite where only one of
+        the two is undefined; and the expected runs that are missing, as ``<group> seed <k>``.
+    """
+    keys = ["group", "seed"]
+    old, new = expected.set_index(keys), table.set_index(keys)
+    missing = [f"{group} seed {seed}" for group, seed in old.index.difference(new.index)]
+    old = old.loc[old.index.intersection(new.index), [c for c in old if "/" in str(c)]]
+    new = new.reindex(index=old.index, columns=old.columns)
+    apart = (new - old).abs().fillna(np.inf).mask(new.isna() & old.isna(), 0.0)
+    return apart.max(), missing
