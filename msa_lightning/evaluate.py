@@ -32,19 +32,13 @@ def evaluate(run: "LoadedRun", *, device: str, again: bool) -> dict[str, float]:
     Returns:
         The metrics of the test split.
     """
-    from msa_lightning.run import (
-        log,
-        mean_predictor,
-        read_metrics,
-        score,
-        store_predictions,
-        write_json,
-    )
+    from msa_lightning.run import log, read_metrics, store_predictions, write_json
+    from msa_lightning.scoring import mean_predictor, score
 
     stored = "test" in run.metrics and not again
     if not stored:
         scores, predictions = score(run.module.to(device), run.datamodule, "test")
-        baseline = {"test_mean_predictor": mean_predictor(run, "test")}
+        baseline = {"test_mean_predictor": mean_predictor(run.objective, run.datamodule, "test")}
         store_predictions(run.dir, "test", predictions)
         write_json(run.dir / "metrics.json", read_metrics(run.dir) | {"test": scores} | baseline)
     metrics = run.metrics

@@ -37,11 +37,11 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import seed_everything
 
 from msa_lightning import __version__, config
-from msa_lightning.batch import Output
 from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
 from msa_lightning.modules.fusion import FusionModule
 from msa_lightning.normalise import Normaliser
-from msa_lightning.objective import Objective, Scores
+from msa_lightning.objective import Objective
+from msa_lightning.scoring import score
 
 log = logging.getLogger("msa_lightning")
 
@@ -55,6 +55,7 @@ _NOISE = (
     ".*smaller than the logging interval",
     ".*recommended to use `self.log",
 )
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # torchrun, our launcher, srun
 _LIBRARIES = ("torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy", "h5py")
 
 
@@ -84,6 +85,11 @@ class Run:
     def metrics(self) -> dict[str, dict[str, float]]:
         """Stored metrics by split; empty before the run has ended."""
         return read_metrics(self.dir)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Code, data, versions, seed, starts; empty before the first start."""
+        return read_provenance(self.dir)
 
     def start(self, data: dict[str, Any], script: str) -> None:
         """Create the folder; config, provenance and the log go in.
@@ -135,8 +141,7 @@ class Run:
             self._handler.close()
 
     def _provenance(self, data: dict[str, Any], script: str) -> dict[str, Any]:
-        path, git = self.dir / "provenance.json", _git()
-        starts = json.loads(path.read_text())["starts"] if path.exists() else []
+        git, starts = _git(), self.provenance.get("starts", [])
         return {
             "command": script,
             "git": git,
@@ -169,8 +174,8 @@ def run_context(cfg: DictConfig) -> Iterator[Run]:
     stored = config.resolve_but_paths(named)
     cfg = config.resolve(stored)
     config.validate(cfg, SUPPLIED)
-    rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", 0)))
-    run = Run(folder, cfg, stored, main=rank == 0)
+    rank = next((os.environ[key] for key in _RANKS if key in os.environ), "0")
+    run = Run(folder, cfg, stored, main=rank == "0")
     seed_everything(cfg.seed, workers=True, verbose=False)
     logging.captureWarnings(True)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -228,9 +233,8 @@ class LoadedRun:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Code, data, versions, seed."""
-        provenance: dict[str, Any] = json.loads((self.dir / "provenance.json").read_text())
-        return provenance
+        """Code, data, versions, seed, starts."""
+        return read_provenance(self.dir)
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -301,64 +305,6 @@ def load_weights(module: torch.nn.Module, checkpoint: Path) -> None:
         ) from error
 
 
-@torch.inference_mode()
-def score(
-    module: FusionModule, datamodule: Any, split: str
-) -> tuple[dict[str, float], pd.DataFrame]:
-    """Metrics and predictions of one split, in eval mode, on one device.
-
-    Returns:
-        All metrics by name, NaN where undefined; and one row per clip, target and component with
-        columns split, id, target, component, label, prediction and, where the model has them,
-        ``prediction_<modality>``.
-    """
-    module.eval()
-    objective, device = module.objective, module.device
-    scores, tables = Scores(objective), []
-    for batch in datamodule.ordered_dataloader(split):
-        batch = batch.to(device)
-        output = module.net(batch)
-        scores.update(output, batch.targets, objective.losses(output, batch.targets))
-        decoded = objective.decode(output.predictions)
-        unimodal = {m: objective.decode(p) for m, p in output.unimodal.items()}
-        for name, values in decoded.items():
-            if values.ndim != 2:
-                continue  # one value per step: metrics only
-            k = values.shape[1]
-            columns = {"label": batch.targets[name], "prediction": values}
-            columns |= {f"prediction_{m}": p[name] for m, p in unimodal.items()}
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "split": split,
-                        "id": [i for i in batch.ids for _ in range(k)],
-                        "target": name,
-                        "component": list(range(k)) * len(batch),
-                        **{c: x.flatten().float().cpu().numpy() for c, x in columns.items()},
-                    }
-                )
-            )
-    metrics = {name: float(value) for name, value in scores.compute().items()}
-    return metrics, pd.concat(tables, ignore_index=True)
-
-
-def mean_predictor(run: LoadedRun, split: str) -> dict[str, float]:
-    """Metrics of predicting the mean label of the training clips for every clip of a split."""
-    objective, datamodule = run.objective, run.datamodule
-    train, truth = (
-        {name: torch.from_numpy(y) for name, y in datamodule.targets(s).items()}
-        for s in ("train", split)
-    )
-    predictions = {
-        name: train[name].nanmean(0).expand(len(truth[name]), -1) for name in objective.targets
-    }
-    scores, output = Scores(objective), Output(predictions)
-    scores.update(output, truth, objective.losses(output, truth))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the correlation of a constant is undefined, as expected
-        return {name: float(value) for name, value in scores.compute().items()}
-
-
 def store_predictions(run: Path, split: str, predictions: pd.DataFrame) -> None:
     """Put one split's rows into ``predictions.parquet``, in place of older ones."""
     path = run / "predictions.parquet"
@@ -379,6 +325,13 @@ def read_metrics(run: Path) -> dict[str, dict[str, float]]:
         split: {k: math.nan if v is None else v for k, v in values.items()}
         for split, values in json.loads(path.read_text()).items()
     }
+
+
+def read_provenance(run: Path) -> dict[str, Any]:
+    """Content of ``provenance.json``; empty if there is none yet."""
+    path = run / "provenance.json"
+    provenance: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return provenance
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -76,7 +76,7 @@ def train(run: "Run") -> float:
     )
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg))
-    resume = str(run.last) if run.last.exists() else None
+    resume = str(run.last) if run.last.exists() and not cfg.again else None
     if resume:
         log.info("continuing from %s", resume)
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
@@ -99,7 +99,8 @@ def _report(run: "Run", monitor: str, what: str) -> float:
         shown = ("loss", "mae", "corr", monitor)
         found = [name for name in dict.fromkeys(shown) if name in metrics[split]]
         scores = [f"{split}/{name} {metrics[split][name]:.4f}" for name in found]
-        log.info("%s: %s | %s", what, "  ".join(scores), run.dir)
+        synthetic = " on synthetic data" if run.provenance["data"]["synthetic"] else ""
+        log.info("%s%s: %s | %s", what, synthetic, "  ".join(scores), run.dir)
     return value
 
 

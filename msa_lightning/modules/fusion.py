@@ -101,7 +101,9 @@ class FusionModule(LightningModule):
         }
 
     def _log(self, split: str, scores: Scores) -> None:
-        self.log_dict({f"{split}/{name}": value for name, value in scores.compute().items()})
+        shown = ("loss", self.objective.monitor)
+        for name, value in scores.compute().items():
+            self.log(f"{split}/{name}", value, prog_bar=name in shown)
         scores.reset()
 
     def _norms(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:

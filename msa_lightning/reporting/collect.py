@@ -4,7 +4,6 @@ import glob
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ from msa_lightning import MODALITIES
 from msa_lightning.errors import USER_ERRORS, DataError, DataNotFoundError
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from msa_lightning.objective import PairFunction
     from msa_lightning.run import LoadedRun
 
@@ -24,7 +21,6 @@ _NOT_A_SETTING = re.compile(
     r"(paths|logger|hydra|again)\b|trainer\.(devices|num_nodes|strategy|accelerator|plugins)\b"
 )
 _SEED_AND_HASH = re.compile(r"-seed\d+-[0-9a-f]{8}")
-_ABSENT = "absent"
 
 Settings = dict[str, Any]
 
@@ -64,19 +60,16 @@ class Runs:
         name = metric.split("/")[-1]
         for target, functions in self.of(group)[0].objective.metrics.items():
             if name in functions:
-                found = functions[name]
-                if isinstance(found, partial):  # Hydra's kind checks every call for 90 µs
-                    found = partial(found.func, *found.args, **found.keywords)
-                return target, found
+                return target, functions[name]
         return None
 
     def predictions(self, group: str, split: str, target: str) -> pd.DataFrame:
         """Labelled values and their predictions, aligned by clip.
 
         Returns:
-            Rows by id and component, sorted; float32 columns ``label``, ``mean`` (what the mean predictor
-            says: the mean label of the first run's training clips, NaN for classes) and, by its
-            number, each seed's prediction.
+            Rows by id and component, sorted; float32 columns ``label``, ``mean`` (what the mean
+            predictor says: the mean label of the first run's training clips, NaN for classes) and,
+            by its number, each seed's prediction.
 
         Raises:
             DataError: If a file is damaged, or the runs differ in their clips or labels.
@@ -121,13 +114,13 @@ def collect(pattern: str, splits: Collection[str] = ()) -> Runs:
         reasons = "".join(f"\n  {folder}: {reason}" for folder, reason in left_out.items())
         raise DataNotFoundError(f"{pattern}: no finished run there{reasons}")
 
-    settings = [_settings(run.cfg) for run in loaded]
+    settings = [_settings(run.dir) for run in loaded]
     keys = _differing(settings, [row["seed"] for row in rows])
     for row, setting in zip(rows, settings, strict=True):
         row["group"] = _name(setting, keys)
     order = sorted(
         range(len(rows)),
-        key=lambda i: ([_rank(settings[i].get(key, _ABSENT)) for key in keys], rows[i]["seed"]),
+        key=lambda i: ([_rank(settings[i].get(key)) for key in keys], rows[i]["seed"]),
     )
     first: dict[tuple[str, int], int] = {}
     for i in order:
@@ -196,22 +189,18 @@ def _predictions(run: "LoadedRun", split: str, target: str) -> pd.DataFrame:
     return frame
 
 
-def _settings(cfg: "DictConfig") -> Settings:
-    """What can change a result, by dotted key, wherever the run and its data lie."""
+def _settings(folder: Path) -> Settings:
+    """What can change a result, by dotted key; paths are relative, ``${paths.data}/…``."""
     from omegaconf import OmegaConf
 
-    places = {f"<{name}>": path for name, path in cfg.paths.items() if path}
+    from msa_lightning import config
 
-    def placeless(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        for name, path in sorted(places.items(), key=lambda place: -len(place[1])):
-            if value == path or value.startswith(f"{path}/"):
-                value = name + value[len(path) :]
-        return _SEED_AND_HASH.sub("", value)  # another run: which one, up to its seed
-
-    leaves = _leaves(OmegaConf.to_container(cfg), "")
-    return {key: placeless(x) for key, x in leaves if not _NOT_A_SETTING.match(key)}
+    content = OmegaConf.to_container(config.load(folder / "config.yaml"), resolve=False)
+    settings = {k: v for k, v in _leaves(content, "") if not _NOT_A_SETTING.match(k)}
+    return {  # another run stands for its group
+        key: _SEED_AND_HASH.sub("", value) if isinstance(value, str) else value
+        for key, value in settings.items()
+    }
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -225,7 +214,7 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 def _differing(settings: Sequence[Settings], seeds: list[int]) -> list[str]:
     """Keys that tell the runs apart, beside the seed, each fact once."""
-    every = {key: [s.get(key, _ABSENT) for s in settings] for s in settings for key in s}
+    every = {key: [s.get(key) for s in settings] for s in settings for key in s}
     differing = {
         key: values
         for key, values in every.items()
@@ -255,12 +244,12 @@ def _implied(key: str, differing: dict[str, list[Any]]) -> bool:
 def _name(setting: Settings, keys: list[str]) -> str:
     parts = []
     for key in keys or ["modalities"]:
-        value = setting.get(key, _ABSENT)
-        if isinstance(value, tuple):
-            value = "+".join(map(str, value))
+        value = setting.get(key)
+        words = value if isinstance(value, tuple) else ["none" if value is None else value]
+        text = "+".join(map(str, words))
         if key.endswith("_target_"):
-            key, value = key.removesuffix("._target_"), value.rsplit(".", 1)[-1]
-        parts.append(str(value) if key == "modalities" else f"{key}={value}")
+            key, text = key.removesuffix("._target_"), text.rsplit(".", 1)[-1]
+        parts.append(text if key == "modalities" else f"{key}={text}")
     return ", ".join(parts)
 
 

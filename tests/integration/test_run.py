@@ -160,7 +160,7 @@ def test_evaluate_reads_the_test_split_once(
     baseline = run.metrics["test_mean_predictor"]
     assert math.isnan(baseline["corr"])
     assert baseline["mae"] > first["mae"]
-    monkeypatch.setattr("msa_lightning.run.score", None)
+    monkeypatch.setattr("msa_lightning.scoring.score", None)
     assert evaluate(load_run(run.dir), device="cpu", again=False) == first
     with pytest.raises(TypeError):
         evaluate(load_run(run.dir), device="cpu", again=True)
