@@ -63,7 +63,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
         def script() -> None:
             _log_to_stdout()
-            sys.argv[1:] = map(_quote_path, sys.argv[1:])
+            sys.argv[1:] = _quote_paths(sys.argv[1:])
             try:
                 hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(job)()
             except SystemExit as stop:
@@ -78,14 +78,20 @@ def _log_to_stdout() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     for name in ("msa_lightning", "hydra"):
         logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # what it logs it also raises
 
 
-def _quote_path(argument: str) -> str:
-    """Quote a path for Hydra's grammar: spaces, brackets, commas and ``=`` are part of a path."""
+def _quote_paths(arguments: list[str]) -> list[str]:
+    """Quote paths for Hydra's grammar: spaces, brackets, commas and ``=`` are part of a path."""
+    sweep = "-m" in arguments or "--multirun" in arguments
+    return [_quote_path(argument, sweep=sweep) for argument in arguments]
+
+
+def _quote_path(argument: str, *, sweep: bool = False) -> str:
     match = _PATH_ARGUMENT.match(argument)
     if not match or not match[2] or match[2][0] in "'\"":
         return argument
-    if "," in match[2] and {"-m", "--multirun"} & set(sys.argv) and not Path(match[2]).exists():
+    if sweep and "," in match[2] and not Path(match[2]).exists():
         return argument  # a sweep over paths
     key = argument[: match.start(2)]
     quoted = re.sub(r"(\\*)'", r"\1\1\\'", match[2])
@@ -99,13 +105,31 @@ def resolve(cfg: DictConfig) -> DictConfig:
     Raises:
         ConfigError: If a value is missing (``???``) or an interpolation has no target.
     """
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
+    if missing := sorted(_missing(OmegaConf.to_container(cfg), "")):
         raise ConfigError("\n".join(f"{key}: missing; give it as {key}=<value>" for key in missing))
     try:
         container = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {error.msg}") from error
     return OmegaConf.create(container)  # type: ignore[return-value]
+
+
+def _missing(node: Any, key: str) -> Iterator[str]:
+    """Keys whose value is still to be given (``???``)."""
+    if node == "???":
+        yield key
+    for name, child in _children(node, key):
+        yield from _missing(child, name)
+
+
+def _children(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values below a node."""
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield f"{key}.{name}" if key else str(name), child
+    elif isinstance(node, list):
+        for i, child in enumerate(node):
+            yield f"{key}[{i}]", child
 
 
 def resolve_but_paths(cfg: DictConfig) -> DictConfig:
@@ -134,14 +158,9 @@ def validate(cfg: DictConfig, supplied: Mapping[str, set[str]]) -> None:
 
 
 def _faults(node: Any, key: str, supplied: Mapping[str, set[str]]) -> Iterator[str]:
-    if isinstance(node, list):
-        for i, child in enumerate(node):
-            yield from _faults(child, f"{key}[{i}]", supplied)
-    if not isinstance(node, dict):
-        return
-    for name, child in node.items():
-        yield from _faults(child, f"{key}.{name}" if key else str(name), supplied)
-    if "_target_" not in node:
+    for name, child in _children(node, key):
+        yield from _faults(child, name, supplied)
+    if not isinstance(node, dict) or "_target_" not in node:
         return
     target = node["_target_"]
     try:
@@ -151,7 +170,7 @@ def _faults(node: Any, key: str, supplied: Mapping[str, set[str]]) -> Iterator[s
         function = hydra.utils.get_object(target)
         parameters = inspect.signature(function).parameters
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        yield f"{key}: cannot import {target} ({error})"
+        yield f"{key}: cannot import {target} ({' '.join(str(error).split())})"
         return
     given = {name for name in node if not re.fullmatch(r"_\w+_", name)}
     for name in sorted(given & parameters.keys()):

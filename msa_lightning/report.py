@@ -37,8 +37,8 @@ def main(cfg: DictConfig) -> None:
     comparisons, uncompared = tables.compare(scores, baselines, cfg.compare, reference)
     sentences = [tables.sentence(row) for _, row in comparisons.iterrows()]
     tested = comparisons["p"].notna().sum() if sentences else 0
-    videos = min((tables.videos(score.labels).nunique() for score in scores.values()), default=0)
-    notes = [*_notes(cfg, runs, tested, videos), *unscored, *uncompared]
+    clusters = min((score.clusters for score in scores.values()), default=0)
+    notes = [*_notes(cfg, runs, tested, clusters), *unscored, *uncompared]
 
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -66,29 +66,35 @@ def _faults(cfg: DictConfig, runs: "Runs", chosen: list[str]) -> Iterator[str]:
         yield f"reference: no group '{cfg.reference}'; there are {runs.groups}"
     if cfg.resample not in ("video", "clip"):
         yield f"resample: '{cfg.resample}' is neither video nor clip"
-    if cfg.resamples < 1:
-        yield f"resamples: {cfg.resamples} found, expected 1 or more; 2000 give stable intervals"
+    if cfg.resamples < 100:
+        yield f"resamples: {cfg.resamples} found, expected 100 or more; 2000 give stable intervals"
     if Path(cfg.out).is_file():
         yield f"out: {cfg.out} is a file; give a folder"
 
 
-def _notes(cfg: DictConfig, runs: "Runs", tested: int, videos: int) -> Iterator[str]:
+def _notes(cfg: DictConfig, runs: "Runs", tested: int, clusters: int) -> Iterator[str]:
     """How to read the table, and what speaks against trusting it."""
     table = runs.table
-    unit = f"the {videos} videos with their clips" if cfg.resample == "video" else "clips"
-    yield (
-        "± is the sample standard deviation over n seeds, [ ] the 95 % percentile bootstrap "
-        f"interval of the seeds' average over {cfg.resamples} resamples of {unit}."
-    )
-    yield f"p is corrected for the {tested} comparisons tested here (Holm), intervals are not."
-    if cfg.resample == "clip":
-        yield "Clips were resampled as if those of one video were independent."
-    elif 0 < videos < 30:
-        yield f"Intervals from {videos} videos are somewhat too narrow."
-    if tested * 2 / (cfg.resamples + 1) >= 0.05:
-        yield f"With {cfg.resamples} resamples no p can be below .05; set resamples={40 * tested}."
+    unit = "clips" if cfg.resample == "clip" else "videos with all their clips"
+    yield "± is the sample standard deviation over n seeds."
+    if clusters:
+        yield (
+            "[ ] is the 95 % interval of the seeds' average over clips: "
+            f"{cfg.resamples} bootstrap resamples of {clusters} {unit}."
+        )
+        if cfg.resample == "clip":
+            yield "Clips were resampled as if those of one video were independent."
+        if clusters < 10:
+            yield f"{clusters} {unit} are too few for intervals and tests."
+    if tested:
+        yield (
+            "Differences are tested over clips and seeds together; p is corrected for the "
+            f"{tested} comparisons tested here (Holm), intervals are not."
+        )
     if few := [f"{g} ({n})" for g, n in table["group"].value_counts(sort=False).items() if n < 5]:
         yield f"Fewer than five seeds: {', '.join(few)}."
+    if table["group"].value_counts().min() == 1:
+        yield "What is said of a group of one seed holds for that trained model only."
     if table["synthetic"].any():
         yield "Synthetic data: these numbers say nothing about real corpora."
     for what in ("commit", "digest"):

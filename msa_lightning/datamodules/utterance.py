@@ -90,6 +90,11 @@ class UtteranceDataModule(LightningDataModule):
                 raise DataError(
                     f"{self.path.name}: arrays differ in length, {sizes}; expected one row a clip"
                 )
+            if flat := [key for key in features.values() if arrays[key].ndim != 2]:
+                raise DataError(
+                    f"{self.path.name}: {flat[0]} has shape {arrays[flat[0]].shape}, expected "
+                    "(clips, columns); correct data.feature_keys"
+                )
             found = {m: arrays[key].shape[1] for m, key in features.items()}
             check_dims(self.path, found, self.file_dims, self.modalities)
             self._arrays = arrays

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from msa_lightning.errors import DataError
 
+_TOLERANCE = 1e-5  # labels are means of ratings in float32
+
 
 def check_dims(
     path: Path, found: Mapping[str, int], dims: Mapping[str, int], modalities: Sequence[str]
@@ -60,7 +62,7 @@ def check_targets(
             )
         values = found[name]
         low, high = facts["range"]
-        bad = ((values < low) | (values > high)).any(1)
+        bad = ((values < low - _TOLERANCE) | (values > high + _TOLERANCE)).any(1)
         if not facts.get("optional", False):
             bad |= np.isnan(values).any(1)
         if bad.any():

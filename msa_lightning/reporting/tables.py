@@ -22,17 +22,19 @@ MEAN_PREDICTOR = "mean predictor"
 
 @dataclass(frozen=True)
 class Score:
-    """A metric of a group, averaged over its seeds.
+    """A metric of a group.
 
     Attributes:
-        value: On the clips as they are.
-        replicates: In each resample of them, (R,).
+        seeds: Of each seed on the clips as they are, (S,).
+        replicates: Averaged over seeds, in each resample of the clips, (R,).
         labels: The labels by clip; two scores are comparable where these are the same.
+        clusters: How many videos, or clips, were resampled.
     """
 
-    value: float
+    seeds: stats.FloatArray
     replicates: stats.FloatArray
     labels: pd.Series
+    clusters: int
 
 
 Scores = dict[tuple[str, str], Score]
@@ -81,9 +83,10 @@ def bootstrap(
             draws = stats.draw(ids, resamples, seed)
             for scores, p in ((groups, np.stack(seeds)), (baselines, mean[None])):
                 scores[group, metric] = Score(
-                    float(stats.scores(convention, p, y).mean()),
+                    stats.scores(convention, p, y),
                     stats.replicates(convention, p, y, draws),
                     clips["label"],
+                    ids.nunique(),
                 )
     return groups, baselines, reasons
 
@@ -119,7 +122,9 @@ def summarise(
 
 def _row(group: str, metric: str, values: pd.Series, score: Score | None) -> dict[str, object]:
     mean, sd = stats.mean_sd(values.to_numpy())
-    low, high = stats.interval(score.replicates) if score else (np.nan, np.nan)
+    low, high = (np.nan, np.nan)
+    if score:
+        low, high = stats.interval(score.replicates, score.clusters)
     row = {"group": group, "metric": metric, "n": len(values), "undefined": values.isna().sum()}
     return row | {"mean": mean, "sd": sd, "low": low, "high": high}
 
@@ -127,7 +132,7 @@ def _row(group: str, metric: str, values: pd.Series, score: Score | None) -> dic
 def compare(
     groups: Scores, baselines: Scores, metrics: Sequence[str], reference: str | None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Compare every group with a reference group and with the mean predictor, clip by clip.
+    """Compare every group with a reference group and with the mean predictor, on the same clips.
 
     Returns:
         One row per comparison: group, reference, metric, difference, low, high, p and p_holm (over
@@ -145,11 +150,12 @@ def compare(
             elif not own.labels.equals(score.labels):
                 reasons.append(f"{group} vs {name}: {metric} is of different clips")
             else:
-                replicates = own.replicates - score.replicates
-                low, high = stats.interval(replicates)
+                low, high, p = stats.paired_test(
+                    own.replicates - score.replicates, own.clusters, own.seeds, score.seeds
+                )
+                difference = own.seeds.mean() - score.seeds.mean()
                 row = {"group": group, "reference": name, "metric": metric}
-                values = {"difference": own.value - score.value, "low": low, "high": high}
-                rows.append(row | values | {"p": stats.p_value(replicates)})
+                rows.append(row | {"difference": difference, "low": low, "high": high, "p": p})
     comparisons = pd.DataFrame(rows)
     if rows:
         comparisons["p_holm"] = stats.holm(comparisons["p"].to_numpy())

@@ -56,14 +56,18 @@ def test_targets_inside_their_range_come_back() -> None:
     assert np.array_equal(found["sentiment"], LABELS)
 
 
-@pytest.mark.parametrize("value", [3.5, -4.0, np.inf, -np.inf, np.nan])
+def test_rounding_of_a_mean_rating_is_not_out_of_range() -> None:
+    assert np.array_equal(targets(0, 3.000001, -3.000001)["sentiment"].round(3)[1:], [[3], [-3]])
+
+
+@pytest.mark.parametrize("value", [3.5, 3.001, -4.0, np.inf, -np.inf, np.nan])
 def test_label_out_of_range_or_nan(value: float) -> None:
     with pytest.raises(DataError) as error:
         targets(0, value, 99)
     assert str(error.value) == (
-        f"mosei.h5: targets/sentiment of clip v_1 is [{value}], expected a number in [-3, 3] "
-        "(2 clips are wrong); mend the labels or, if that is their scale, "
-        "data.targets.sentiment.range"
+        f"mosei.h5: targets/sentiment of clip v_1 is [{np.float32(value)}], "
+        "expected a number in [-3, 3] (2 clips are wrong); "
+        "mend the labels or, if that is their scale, data.targets.sentiment.range"
     )
 
 
@@ -74,9 +78,10 @@ def test_only_an_optional_target_may_be_nan() -> None:
         targets(0, np.nan, 4, optional=True)
 
 
-def test_one_column_of_several_is_enough_to_be_wrong() -> None:
-    found = {"emotions": np.array([[0, 1], [0, np.nan], [0, 0]], np.float32)}
-    with pytest.raises(DataError, match=r"targets/emotions of clip v_1 is \[0\.0, nan\]"):
+@pytest.mark.parametrize("value", [np.nan, 9.0])
+def test_one_column_of_several_is_enough_to_be_wrong(value: float) -> None:
+    found = {"emotions": np.array([[0, 1], [0, value], [0, 0]], np.float32)}
+    with pytest.raises(DataError, match=rf"targets/emotions of clip v_1 is \[0\.0, {value}\]"):
         check_targets(PATH, IDS, found, {"emotions": {"range": [0, 3]}})
 
 

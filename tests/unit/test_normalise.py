@@ -75,6 +75,15 @@ def test_constant_column_is_only_shifted(
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_column_that_varies_by_rounding_only_is_constant(
+    method: Literal["standard", "robust"],
+) -> None:
+    x = np.full((300, 1), 0.1, np.float32)
+    x[::2] = np.nextafter(x[0, 0], np.float32(1))
+    assert np.abs(fit(method, x)("audio", x)).max() < 1e-6
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_column_that_was_never_measured_becomes_zero(
     method: Literal["standard", "robust"],
 ) -> None:
