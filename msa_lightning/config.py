@@ -32,7 +32,6 @@ CONF = str(next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is
 
 _PATH_KEYS = r"run|runs|base|input|init_from|out|expect|paths\.\w+|adapters\.\w+"
 _PATH_ARGUMENT = re.compile(rf"^\+{{0,2}}({_PATH_KEYS})=(.*)", re.S)
-_NOT_PART_OF_A_RUN = ("paths", "logger", "hydra", "again")  # see fingerprint
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -242,17 +241,22 @@ def instantiate(node: DictConfig, /, **supplied: Any) -> Any:
         raise ConfigError(f"{node.get('_target_')}: {error}") from error
 
 
-def fingerprint(cfg: DictConfig) -> str:
-    """Eight hex digits of everything that can change a result.
+def settings(cfg: DictConfig) -> dict[str, Any]:
+    """Everything that can change a result.
 
     Where files lie, who watches, and how many devices share the work do not count.
     """
     content: Any = OmegaConf.to_container(resolve_but_paths(cfg), resolve=False)
-    for key in _NOT_PART_OF_A_RUN:
+    for key in ("paths", "logger", "hydra", "again"):
         content.pop(key, None)
     for key in ("devices", "num_nodes", "strategy", "accelerator", "plugins"):
         content.get("trainer", {}).pop(key, None)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    return content  # type: ignore[no-any-return]
+
+
+def fingerprint(cfg: DictConfig) -> str:
+    """Eight hex digits of the settings."""
+    return hashlib.sha256(json.dumps(settings(cfg), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_name(cfg: DictConfig) -> str:

@@ -56,6 +56,8 @@ def main(cfg: DictConfig) -> None:
 
 
 def _faults(cfg: DictConfig, runs: "Runs", chosen: list[str]) -> Iterator[str]:
+    if not cfg.metrics:
+        yield "metrics: empty; give the columns of the table, as metrics=[test/mae]"
     if unknown := [m for m in chosen if m not in runs.metrics]:
         have = ", ".join(runs.metrics)
         yield f"metrics, compare: no run has {', '.join(unknown)}; there are {have}"

@@ -53,14 +53,22 @@ def score(
 
 
 def mean_predictor(objective: Objective, datamodule: Any, split: str) -> dict[str, float]:
-    """Metrics of predicting the mean label of the training clips for every clip of a split."""
+    """Metrics of predicting, for every clip of a split, the mean label of the training clips.
+
+    For a target of classes, their frequencies.
+    """
     train, truth = (
         {name: torch.from_numpy(y) for name, y in datamodule.targets(s).items()}
         for s in ("train", split)
     )
-    predictions = {
-        name: train[name].nanmean(0).expand(len(truth[name]), -1) for name in objective.targets
-    }
+    predictions = {}
+    for name, target in objective.targets.items():
+        if target.decode:  # classes: their frequencies in training, as logits
+            classes = train[name][~train[name].isnan()].long()
+            constant = (torch.bincount(classes, minlength=target.size) / len(classes)).log()
+        else:
+            constant = train[name].nanmean(0)
+        predictions[name] = constant.expand(len(truth[name]), -1)
     scores, output = Scores(objective), Output(predictions)
     scores.update(output, truth, objective.losses(output, truth))
     with warnings.catch_warnings():

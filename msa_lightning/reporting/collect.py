@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from msa_lightning.objective import PairFunction
     from msa_lightning.run import LoadedRun
 
-# where a run lies, who watches, how many devices share the work: none of it changes a result
-_NOT_A_SETTING = re.compile(
-    r"(paths|logger|hydra|again)\b|trainer\.(devices|num_nodes|strategy|accelerator|plugins)\b"
-)
 _SEED_AND_HASH = re.compile(r"-seed\d+-[0-9a-f]{8}")
 
 Settings = dict[str, Any]
@@ -191,15 +187,12 @@ def _predictions(run: "LoadedRun", split: str, target: str) -> pd.DataFrame:
 
 def _settings(folder: Path) -> Settings:
     """What can change a result, by dotted key; paths are relative, ``${paths.data}/…``."""
-    from omegaconf import OmegaConf
-
     from msa_lightning import config
 
-    content = OmegaConf.to_container(config.load(folder / "config.yaml"), resolve=False)
-    settings = {k: v for k, v in _leaves(content, "") if not _NOT_A_SETTING.match(k)}
+    settings = config.settings(config.load(folder / "config.yaml"))
     return {  # another run stands for its group
         key: _SEED_AND_HASH.sub("", value) if isinstance(value, str) else value
-        for key, value in settings.items()
+        for key, value in _leaves(settings, "")
     }
 
 

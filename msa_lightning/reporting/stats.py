@@ -13,8 +13,8 @@ The American Statistician 69, 2015; Cameron and Miller, Journal of Human Resourc
 
 Two groups are compared on the same resamples, so the test is paired over clips; and because a claim
 about a model is one about its next seed too, the variance over seeds is part of it (Bouthillier et
-al., *Accounting for variance in machine learning benchmarks*, MLSys 2021). Without it, two equal
-models whose seeds differ by .1 are "different at p < .05" in every fifth simulation.
+al., *Accounting for variance in machine learning benchmarks*, MLSys 2021). Without it, equal models
+come out as different whenever seeds matter more than clips; the tests simulate that.
 
 Dimension letters: S seeds, N labelled values (clips · components), R resamples, G clusters.
 """

@@ -125,6 +125,7 @@ def test_expected_results_are_met_or_the_exit_code_is_1(
         (["runs=nothing/*"], "nothing/*: no finished run there"),
         (["metrics=[test/maee]"], "no run has test/maee; there are train/loss, train/mae"),
         (["metrics=[valid/mae]"], "not scored on valid"),
+        (["metrics=[]"], "metrics: empty"),
         (["compare=[train/mae]"], "compare: train/mae has no interval over clips"),
         (["compare=[test/loss]"], "compare: test/loss has no interval over clips"),
         (["reference=visual"], "reference: no group 'visual'; there are ['text+audio+visual']"),
