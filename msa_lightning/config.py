@@ -88,7 +88,7 @@ def _quote_paths(arguments: list[str]) -> list[str]:
 
 def _quote_path(argument: str, *, sweep: bool = False) -> str:
     match = _PATH_ARGUMENT.match(argument)
-    if not match or not match[2] or match[2][0] in "'\"":
+    if not match or match[2] in ("", "null", "???") or match[2][0] in "'\"":
         return argument
     if sweep and "," in match[2] and not Path(match[2]).exists():
         return argument  # a sweep over paths

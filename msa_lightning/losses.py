@@ -29,5 +29,6 @@ def squared_correlation_distance(prediction: Tensor, target: Tensor) -> Tensor:
 
 def _varies(centred: Tensor, values: Tensor) -> Tensor:
     """Whether more than the rounding of the mean is left after centring."""
-    tolerance = (8 * torch.finfo(values.dtype).eps) ** 2
-    return (centred.square().sum(0) > tolerance * values.square().sum(0)).detach()
+    info = torch.finfo(values.dtype)
+    rounding = (8 * info.eps) ** 2 * values.square().sum(0)
+    return (centred.square().sum(0) > rounding.clamp(min=info.tiny)).detach()

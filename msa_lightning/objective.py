@@ -24,7 +24,7 @@ class Target:
 
     Attributes:
         size: K, the width of the prediction.
-        decode: From raw predictions (n, K) to values in the form of the target; None where the
+        decode: From raw predictions (…, K) to values in the form of the target; None where the
             network's output is the value itself. ``functools.partial(torch.argmax, dim=-1)``, say.
     """
 
@@ -120,11 +120,16 @@ class Objective:
         return losses
 
     def decode(self, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Predictions in the form of their targets."""
-        return {
-            name: target.decode(predictions[name]) if target.decode else predictions[name]
-            for name, target in self.targets.items()
-        }
+        """Predictions in the form of their targets: (B, K') or (B, T, K')."""
+        decoded = {}
+        for name, target in self.targets.items():
+            values = raw = predictions[name]
+            if target.decode:
+                values = target.decode(raw)
+                if values.ndim < raw.ndim:  # an argmax drops the last axis
+                    values = values.unsqueeze(-1)
+            decoded[name] = values
+        return decoded
 
     def split_metrics(self, names: list[str] | None = None) -> dict[str, SplitMetrics]:
         """One accumulator per target.

@@ -10,6 +10,8 @@ from msa_lightning.batch import Output
 from msa_lightning.modules.fusion import FusionModule
 from msa_lightning.objective import Objective, Scores
 
+_COLUMNS = ["split", "id", "target", "component", "label", "prediction"]
+
 
 @torch.inference_mode()
 def score(
@@ -49,6 +51,8 @@ def score(
                 )
             )
     metrics = {name: float(value) for name, value in scores.compute().items()}
+    if not tables:
+        return metrics, pd.DataFrame(columns=_COLUMNS)
     return metrics, pd.concat(tables, ignore_index=True)
 
 

@@ -100,7 +100,7 @@ class MoseiDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read what the stage needs: ``fit`` train and valid, ``test`` the test split."""
-        for split in self.fit_splits if stage == "fit" else ("test",):
+        for split in {"fit": self.fit_splits, "test": ["test"]}.get(stage, []):
             self.dataset(split)
 
     @property
@@ -116,7 +116,9 @@ class MoseiDataModule(LightningDataModule):
         if self.granularity == "segment":
             return targets
         groups, _ = self._videos(rows)
-        return {name: np.stack([x[g].mean(0) for g in groups]) for name, x in targets.items()}
+        return {
+            name: np.stack([np.nanmean(x[g], 0) for g in groups]) for name, x in targets.items()
+        }
 
     def dataset(self, split: str) -> VectorDataset | SequenceDataset:
         """The normalised clips of one split; the first call reads them."""
@@ -165,7 +167,9 @@ class MoseiDataModule(LightningDataModule):
         if self.split == "random_70_15_15":
             splits = random_70_15_15(self.table.videos, self.split_seed)
         rows = np.flatnonzero(splits == split)
-        check_split(self.path, split, len(rows), "try data.split=random_70_15_15")
+        check_split(
+            self.path, split, len(rows), f"data.split is {self.split}; choose the other one"
+        )
         return rows
 
     def _videos(self, rows: NDArray[np.int64]) -> tuple[list[NDArray[np.int64]], list[str]]:

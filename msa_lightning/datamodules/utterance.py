@@ -109,7 +109,7 @@ class UtteranceDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read what the stage needs: ``fit`` train and valid, ``test`` the test split."""
-        for split in self.fit_splits if stage == "fit" else ("test",):
+        for split in {"fit": self.fit_splits, "test": ["test"]}.get(stage, []):
             self.dataset(split)
 
     @property
@@ -200,7 +200,7 @@ def _read(path: Path, keys: list[str]) -> dict[str, NDArray[Any]]:
         else:
             with h5py.File(path) as file:
                 have, arrays = set(file), {k: file[k][()] for k in keys if k in file}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, TypeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path}: cannot be read as npz or HDF5 ({error}); fetch it again"
         ) from error

@@ -74,7 +74,7 @@ def test_regression_and_classification_together() -> None:
 
 def test_classes_are_decoded_and_values_left_alone() -> None:
     decoded = objective().decode({"sentiment": column(1, 2, 3), "emotion": SCORES})
-    assert decoded["emotion"].tolist() == [0, 2, 1]
+    assert decoded["emotion"].tolist() == [[0], [2], [1]]
     assert torch.equal(decoded["sentiment"], column(1, 2, 3))
 
 

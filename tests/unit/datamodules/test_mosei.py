@@ -395,7 +395,9 @@ def test_optional_label_may_be_nan(load: Load, corpus: Corpus) -> None:
 def test_empty_split(load: Load, corpus: Corpus, split: str) -> None:
     corpus.splits[corpus.at(split)] = "none"
     datamodule = load(corpus)
-    with pytest.raises(DataError, match=rf"tiny\.h5: no clips in split '{split}'; try data\.split"):
+    with pytest.raises(
+        DataError, match=rf"tiny\.h5: no clips in split '{split}'; data\.split is official"
+    ):
         datamodule.setup("test" if split == "test" else "fit")
 
 
