@@ -4,8 +4,8 @@ Dimension letters: B batch, T steps, D feature size, K outputs.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,9 +28,10 @@ class Clip:
     targets: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
 class Batch:
     """Padded clips.
+
+    Not a dataclass: Lightning would take it apart and round labels to the network's precision.
 
     Attributes:
         features: Per modality float (B, T, D), or as the data config declares it: token ids int64
@@ -41,29 +42,47 @@ class Batch:
         ids: Clip ids, B of them.
     """
 
-    features: dict[str, Tensor]
-    masks: dict[str, Tensor]
-    targets: dict[str, Tensor]
-    ids: Sequence[str]
+    def __init__(
+        self,
+        features: dict[str, Tensor],
+        masks: dict[str, Tensor],
+        targets: dict[str, Tensor],
+        ids: Sequence[str],
+    ) -> None:
+        self.features, self.masks, self.targets, self.ids = features, masks, targets, ids
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Batch":
         """Copy to a device, onto a GPU without waiting (from pinned memory)."""
         onto_gpu = torch.device(device).type == "cuda"
         return self._map(lambda x: x.to(device, non_blocking=onto_gpu))
 
-    def pin_memory(self) -> Self:
+    def as_type(self, dtype: torch.dtype) -> "Batch":
+        """With float features in the precision of the network; labels keep theirs."""
+        if dtype == torch.float32:
+            return self
+        return self.replace(
+            features={
+                m: x.to(dtype) if x.is_floating_point() else x for m, x in self.features.items()
+            }
+        )
+
+    def replace(self, **changes: Any) -> "Batch":
+        """The same with some attributes changed."""
+        return Batch(**(vars(self) | changes))
+
+    def pin_memory(self) -> "Batch":
         """Copy to page-locked memory; called by the DataLoader."""
         return self._map(Tensor.pin_memory)
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         features, masks, targets = (
             {name: function(x) for name, x in tensors.items()}
             for tensors in (self.features, self.masks, self.targets)
         )
-        return replace(self, features=features, masks=masks, targets=targets)
+        return Batch(features, masks, targets, self.ids)
 
 
 @dataclass(frozen=True)

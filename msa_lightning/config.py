@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -46,15 +46,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     """
 
     def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
-        user_errors: list[Exception] = []
-
         @functools.wraps(main)
         def job(cfg: DictConfig) -> Any:
             _log_to_stdout()  # once more: a launcher may have brought the job to another process
             try:
                 return main(cfg)
             except USER_ERRORS as error:
-                user_errors.append(error)
                 print(f"error: {error}", file=sys.stderr)
                 if HydraConfig.get().mode is RunMode.MULTIRUN:
                     raise  # Hydra carries on with the other jobs
@@ -65,8 +62,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             sys.argv[1:] = _quote_paths(sys.argv[1:])
             try:
                 hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(job)()
-            except SystemExit as stop:
-                raise SystemExit(2 if user_errors else stop.code) from None
+            except SystemExit as stop:  # with the error of a sweep's job as its context
+                code = 2 if isinstance(stop.__context__, USER_ERRORS) else stop.code
+                raise SystemExit(code) from None
 
         return script
 
@@ -142,17 +140,25 @@ def resolve_but_paths(cfg: DictConfig) -> DictConfig:
     return unmarked
 
 
-def validate(cfg: DictConfig, supplied: Mapping[str, set[str]]) -> None:
+def validate(cfg: DictConfig, supplied: Mapping[str, set[str]], also: Sequence[str] = ()) -> None:
     """Bind every ``_target_`` of a resolved configuration to its signature.
 
     Args:
         cfg: Resolved configuration.
         supplied: For a node (by its dotted key), the arguments that code passes later.
+        also: Nodes to build, because their constructors check more than a signature can say.
 
     Raises:
         ConfigError: With one line per fault, all at once.
     """
-    if faults := list(_faults(OmegaConf.to_container(cfg), "", supplied)):
+    faults = list(_faults(OmegaConf.to_container(cfg), "", supplied))
+    for key in also:
+        if not any(fault.startswith(key) for fault in faults):
+            try:
+                instantiate(cfg[key])
+            except ConfigError as error:
+                faults += str(error).splitlines()
+    if faults:
         raise ConfigError("\n".join(faults))
 
 
@@ -237,8 +243,14 @@ def instantiate(node: DictConfig, /, **supplied: Any) -> Any:
         if isinstance(cause, USER_ERRORS):
             raise cause from error
         raise ConfigError(f"{node.get('_target_')}: {cause}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, _misconfigured()) as error:
         raise ConfigError(f"{node.get('_target_')}: {error}") from error
+
+
+def _misconfigured() -> type[Exception]:
+    """Lightning's own exception for a wrong setting, if Lightning is in use."""
+    module = sys.modules.get("lightning_fabric.utilities.exceptions")
+    return getattr(module, "MisconfigurationException", ValueError)
 
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
@@ -249,7 +261,7 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     content: Any = OmegaConf.to_container(resolve_but_paths(cfg), resolve=False)
     for key in ("paths", "logger", "hydra", "again"):
         content.pop(key, None)
-    for key in ("devices", "num_nodes", "strategy", "accelerator", "plugins"):
+    for key in ("devices", "num_nodes", "strategy", "accelerator"):
         content.get("trainer", {}).pop(key, None)
     return content  # type: ignore[no-any-return]
 
@@ -259,13 +271,27 @@ def fingerprint(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(settings(cfg), sort_keys=True).encode()).hexdigest()[:8]
 
 
+def run_folder(cfg: DictConfig) -> Path:
+    """Where a run belongs: ``runs/<experiment>/<readable overrides>-seed<k>-<fingerprint>``.
+
+    A folder that ends in the same seed and fingerprint is this run, however it was asked for.
+    """
+    folder = Path(cfg.paths.runs) / run_name(cfg)
+    ending = f"-seed{cfg.seed}-{fingerprint(cfg)}"
+    same = (path for path in folder.parent.glob(f"*{ending}") if path != folder)
+    return folder if folder.exists() else next(iter(sorted(same)), folder)
+
+
 def run_name(cfg: DictConfig) -> str:
-    """Name a run folder: ``<experiment>/<readable overrides>-seed<k>-<fingerprint>``."""
+    """Name a run: ``<experiment>/<readable overrides>-seed<k>-<fingerprint>``."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     experiment = choices.get("experiment") or choices.get("data") or "run"
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    left_out = re.compile(r"[+~]*(experiment|data|seed|trainer|again|(paths|logger|hydra)\b.*)=")
-    readable = "_".join(o.lstrip("+~") for o in overrides if not left_out.match(o))
+    devices = r"trainer\.(devices|num_nodes|strategy|accelerator)"
+    left_out = re.compile(
+        rf"[+~]*(experiment|data|seed|trainer|{devices}|again|(paths|logger|hydra)\b.*)="
+    )
+    readable = "_".join(sorted(o.lstrip("+~") for o in overrides if not left_out.match(o)))
     readable = re.sub(r"[^A-Za-z0-9.,_-]+", "-", readable)[:80].strip("-_.")
     return f"{experiment}/{readable or 'default'}-seed{cfg.get('seed', 0)}-{fingerprint(cfg)}"
 

@@ -41,12 +41,21 @@ class RunDDPStrategy(DDPStrategy):
             self.cluster_environment, self.num_processes, self.num_nodes, self.command
         )
 
+    def on_exception(self, exception: BaseException) -> None:
+        """End this job's other processes, before Lightning's observer ends the whole sweep."""
+        super().on_exception(exception)
+        if isinstance(self._launcher, _RunLauncher):
+            for process in self._launcher.procs:
+                process.kill()
+                process.wait()
+            self._launcher.procs.clear()
+
     def teardown(self) -> None:
         """Leave no process group and no environment variable to the next job of a sweep."""
         super().teardown()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        if isinstance(self._launcher, _RunLauncher) and self._launcher.procs:
+        if isinstance(self._launcher, _RunLauncher):
             for name in _SET_BY_LAUNCHER:
                 os.environ.pop(name, None)
 

@@ -1,10 +1,12 @@
 """``msa-evaluate``: read the test split of finished runs, once."""
 
+import math
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from msa_lightning.config import command
+from msa_lightning.errors import ConfigError, DataNotFoundError
 
 if TYPE_CHECKING:
     from msa_lightning.run import LoadedRun
@@ -13,9 +15,19 @@ if TYPE_CHECKING:
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluate a run folder, or every run folder that a pattern matches."""
-    from msa_lightning.run import find_runs
+    import torch
 
-    for run in find_runs(cfg.run):
+    from msa_lightning.run import load_run, run_folders
+
+    try:
+        torch.empty(0, device=cfg.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device: {cfg.device} is not there ({error})") from error
+    folders = run_folders(cfg.run)
+    if not folders:
+        raise DataNotFoundError(f"{cfg.run}: no run there; give a run folder or a pattern of them")
+    for folder in folders:
+        run = load_run(folder, {key: str(cfg.paths[key]) for key in ("data", "prepared")})
         evaluate(run, device=cfg.device, again=cfg.again)
 
 
@@ -46,7 +58,7 @@ def evaluate(run: "LoadedRun", *, device: str, again: bool) -> dict[str, float]:
     synthetic = " on synthetic data" if run.provenance["data"]["synthetic"] else ""
     log.info("%s%s%s", run.dir, synthetic, note)
     for name, value in metrics["test"].items():
-        baseline_value = metrics["test_mean_predictor"][name]
+        baseline_value = metrics["test_mean_predictor"].get(name, math.nan)
         log.info("  test/%-16s %8.4f   mean predictor %8.4f", name, value, baseline_value)
     return metrics["test"]
 

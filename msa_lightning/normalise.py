@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from msa_lightning.errors import DataNotFoundError
+
 FloatArray = NDArray[np.float32]
 Method = Literal["standard", "robust", "none"]
 _ROBUST_ROWS = 100_000  # quantiles of longer sequences come from this many evenly spaced rows
@@ -57,7 +59,13 @@ class Normaliser:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataNotFoundError: If there is no such file.
+        """
+        if not path.is_file():
+            raise DataNotFoundError(f"{path}: not found; train the run again")
         with np.load(path) as arrays:
             kinds = {
                 kind: {n.removesuffix(f".{kind}"): arrays[n] for n in arrays if n.endswith(kind)}

@@ -8,20 +8,23 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 
-class RandomState(Callback):
-    """Save the random state of every device with each checkpoint, and restore it.
+class ExactResume(Callback):
+    """Let a run that is continued end like one that was never interrupted.
 
-    Lightning saves none. The order of clips needs no saving: it is a function of seed and epoch.
+    Lightning saves no random state, forgets that early stopping had decided to stop, and forgets
+    the best score when the folder has been moved. The order of clips needs no saving: it is a
+    function of seed and epoch.
     """
 
     def __init__(self) -> None:
         self._pending: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Called on every device when a checkpoint is made; the first device writes it."""
+        """Random state of every device. Called on all of them; the first one writes it."""
         states: list[Any] = [_capture()]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             states = [None] * torch.distributed.get_world_size()
@@ -32,11 +35,33 @@ class RandomState(Callback):
         """Keep the states until training starts; what comes between may draw numbers."""
         self._pending = state_dict["devices"]
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let the checkpoint callbacks find their files where the run folder is now."""
+        callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        now = str(callbacks[0].dirpath)
+        for state in checkpoint["callbacks"].values():
+            if before := state.get("dirpath"):
+                for name, value in state.items():
+                    state[name] = _moved(value, before, now)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore this device's state. With more devices than before, the new ones are reseeded."""
+        """Restore this device's random state; stop at once if that was decided before."""
         if trainer.global_rank < len(self._pending):
             _restore(self._pending[trainer.global_rank])
         self._pending = []
+        for stopping in trainer.early_stopping_callbacks:
+            if stopping.wait_count >= stopping.patience:
+                trainer.should_stop = True
+
+
+def _moved(value: Any, before: str, now: str) -> Any:
+    if isinstance(value, str) and value.startswith(before):
+        return now + value.removeprefix(before)
+    if isinstance(value, dict):
+        return {_moved(k, before, now): _moved(v, before, now) for k, v in value.items()}
+    return value
 
 
 def _capture() -> dict[str, Any]:

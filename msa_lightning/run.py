@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -55,7 +55,7 @@ _NOISE = (
     ".*smaller than the logging interval",
     ".*recommended to use `self.log",
 )
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # torchrun, our launcher, srun
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # torchrun, our launcher, srun
 _LIBRARIES = ("torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy", "h5py")
 
 
@@ -91,29 +91,42 @@ class Run:
         """Code, data, versions, seed, starts; empty before the first start."""
         return read_provenance(self.dir)
 
-    def start(self, data: dict[str, Any], script: str) -> None:
-        """Create the folder; config, provenance and the log go in.
+    def check(self, data: dict[str, Any]) -> None:
+        """Make sure that what an earlier call left here belongs to this configuration and data.
 
         Args:
             data: What the datamodule says about its files.
-            script: The command that fills the folder.
 
         Raises:
             ConfigError: If the folder holds a run of another configuration.
+            DataError: If the data has changed since.
         """
-        if not self.main:
-            return
-        (self.dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        path = self.dir / "config.yaml"
-        if path.exists():
-            old, new = config.fingerprint(config.load(path)), config.fingerprint(self.stored)
+        if (self.dir / "config.yaml").exists():
+            old = config.fingerprint(config.load(self.dir / "config.yaml"))
+            new = config.fingerprint(self.stored)
             if old != new:
                 raise ConfigError(
                     f"{self.dir}: holds a run of another configuration ({old}, this one is {new}); "
                     "choose another paths.run"
                 )
-        config.save(self.stored, path, script)
-        write_json(self.dir / "provenance.json", self._provenance(data, script))
+        if self.provenance and not self.cfg.again:
+            check_data(self.dir, data)
+
+    def start(self, data: dict[str, Any], devices: dict[str, Any], script: str) -> None:
+        """Create the folder; config, provenance and the log go in.
+
+        Args:
+            data: What the datamodule says about its files.
+            devices: How many there are and what they compute with.
+            script: The command that fills the folder.
+        """
+        if not self.main:
+            return
+        (self.dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        for path in self.dir.glob("hpc_ckpt_*.ckpt"):
+            path.unlink()  # saved by Lightning in mid-epoch at a signal; last.ckpt is what counts
+        config.save(self.stored, self.dir / "config.yaml", script)
+        write_json(self.dir / "provenance.json", self._provenance(data, devices, script))
         self._handler = logging.FileHandler(self.dir / "train.log")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         for name in ("msa_lightning", "pytorch_lightning", "py.warnings"):
@@ -129,7 +142,8 @@ class Run:
     def clear(self) -> None:
         """Remove what an earlier call left, to begin again."""
         if self.main:
-            for pattern in ("checkpoints/*", "history.csv", "metrics.json", "predictions.parquet"):
+            names = ("history.csv", "metrics.json", "predictions.parquet", "provenance.json")
+            for pattern in ("checkpoints/*", "hpc_ckpt_*.ckpt", *names):
                 for path in self.dir.glob(pattern):
                     path.unlink()
 
@@ -140,8 +154,11 @@ class Run:
                 logging.getLogger(name).removeHandler(self._handler)
             self._handler.close()
 
-    def _provenance(self, data: dict[str, Any], script: str) -> dict[str, Any]:
+    def _provenance(
+        self, data: dict[str, Any], devices: dict[str, Any], script: str
+    ) -> dict[str, Any]:
         git, starts = _git(), self.provenance.get("starts", [])
+        now = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "git": git, "devices": devices}
         return {
             "command": script,
             "git": git,
@@ -154,7 +171,7 @@ class Run:
                 **{name: metadata.version(name) for name in _LIBRARIES},
             },
             "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
-            "starts": [*starts, {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "git": git}],
+            "starts": [*starts, now],
         }
 
 
@@ -165,18 +182,22 @@ def run_context(cfg: DictConfig) -> Iterator[Run]:
     Raises:
         ConfigError: If the configuration cannot work, all faults at once, before data is read.
     """
-    folder = Path(cfg.paths.run or Path(cfg.paths.runs) / config.run_name(cfg)).absolute()
+    folder = Path(cfg.paths.run or config.run_folder(cfg)).absolute()
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     named = cfg.copy()
     for key in ("data", "prepared", "runs"):
         named.paths[key] = str(Path(cfg.paths[key]).absolute())
     named.paths.update({"run": str(folder), "name": folder.name, "id": digest})
     stored = config.resolve_but_paths(named)
-    cfg = config.resolve(stored)
-    config.validate(cfg, SUPPLIED)
-    rank = next((os.environ[key] for key in _RANKS if key in os.environ), "0")
-    run = Run(folder, cfg, stored, main=rank == "0")
-    seed_everything(cfg.seed, workers=True, verbose=False)
+    stored.again = False  # was meant for this call only
+    resolved = config.resolve(stored)
+    resolved.again = cfg.again
+    config.validate(resolved, SUPPLIED, also=["objective"])
+    ranks = [int(os.environ.get(key, 0)) for key in _RANKS]
+    run = Run(folder, resolved, stored, main=not any(ranks))
+    seed_everything(
+        resolved.seed + max(ranks), workers=True, verbose=False
+    )  # dropout differs by device
     logging.captureWarnings(True)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in _NOISE:
@@ -207,6 +228,7 @@ class LoadedRun:
     def datamodule(self) -> Any:
         """The data the run was trained on, with the run's normaliser."""
         datamodule = config.instantiate(self.cfg.data)
+        check_data(self.dir, datamodule.provenance)
         datamodule.normaliser = Normaliser.load(self.dir / "normaliser.npz")
         return datamodule
 
@@ -247,37 +269,55 @@ class LoadedRun:
         return pd.read_csv(self.dir / "history.csv", index_col="epoch")
 
 
-def load_run(path: Path | str) -> LoadedRun:
+def load_run(path: Path | str, paths: Mapping[str, str] | None = None) -> LoadedRun:
     """Load a run folder.
+
+    Args:
+        path: The folder.
+        paths: Where ``data`` and ``prepared`` are now, if no longer where the run was made; by
+            default what ``MSA_DATA`` and ``MSA_PREPARED`` say.
 
     Raises:
         DataNotFoundError: If it is not the folder of a finished run.
     """
     path = Path(path)
-    for name in ("config.yaml", "metrics.json"):
+    for name in ("config.yaml", "metrics.json", "provenance.json"):
         if not (path / name).is_file():
             raise DataNotFoundError(f"{path}: no {name} in it; expected a finished run's folder")
     cfg = config.load(path / "config.yaml")
     cfg.paths.run = str(path.absolute())
     for key, variable in (("data", "MSA_DATA"), ("prepared", "MSA_PREPARED")):
-        if not Path(cfg.paths[key]).exists() and variable in os.environ:
-            cfg.paths[key] = os.environ[variable]  # the run was made elsewhere
+        now = paths[key] if paths else os.environ.get(variable)
+        if now and not Path(cfg.paths[key]).exists():
+            cfg.paths[key] = now
     return LoadedRun(path, config.resolve(cfg))
 
 
-def find_runs(pattern: str) -> list[LoadedRun]:
-    """Load one run folder, or every finished run among the folders that a pattern matches.
+def run_folders(pattern: str) -> list[Path]:
+    """Run folders below what a pattern matches; a match without any stands for itself."""
+    exact = Path(pattern)
+    # not Path.glob: the pattern may be absolute
+    matches = [exact] if exact.exists() else sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207
+    return [f for path in matches if path.is_dir() for f in list(_below(path)) or [path]]
 
-    Raises:
-        DataNotFoundError: If there is none.
-    """
-    if Path(pattern).is_dir() and (Path(pattern) / "config.yaml").exists():
-        return [load_run(pattern)]
-    matches = map(Path, sorted(glob.glob(pattern)))  # noqa: PTH207 - the pattern may be absolute
-    folders = [path for path in matches if (path / "metrics.json").exists()]
-    if not folders:
-        raise DataNotFoundError(f"{pattern}: no finished run there; give a run folder or a pattern")
-    return [load_run(folder) for folder in folders]
+
+def _below(path: Path) -> Iterator[Path]:
+    if (path / "config.yaml").exists():
+        yield path  # and nothing deeper: W&B keeps a config.yaml of its own inside
+        return
+    for child in sorted(path.iterdir()):
+        if child.is_dir() and not child.name.startswith("."):
+            yield from _below(child)
+
+
+def check_data(run: Path, data: dict[str, Any]) -> None:
+    """Raise a DataError if data is not what a run was trained on."""
+    trained_on = read_provenance(run)["data"]["digest"]
+    if data["digest"] != trained_on:
+        raise DataError(
+            f"{data['file']}: its content has changed since {run} was trained (digest "
+            f"{data['digest'][:8]}, then {trained_on[:8]}); prepare it as it was, or train again"
+        )
 
 
 def selected_checkpoint(run: Path, cfg: DictConfig) -> Path:
@@ -293,15 +333,22 @@ def load_weights(module: torch.nn.Module, checkpoint: Path) -> None:
     """Copy the weights of a checkpoint into a module of the same shape.
 
     Raises:
-        DataError: If the file is not a whole checkpoint, or does not fit.
+        DataError: If the file is not a whole checkpoint.
+        ConfigError: If it is one of another network.
     """
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        module.load_state_dict(content["state_dict"])
+        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = str(error).splitlines()[0]
         raise DataError(
             f"{checkpoint}: cannot be loaded ({reason}); train the run again"
+        ) from error
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise ConfigError(
+            f"{checkpoint}: does not fit ({reason}); take the same model, modalities and data"
         ) from error
 
 

@@ -29,7 +29,7 @@ def score(
     scores, tables = Scores(objective), []
     for batch in datamodule.ordered_dataloader(split):
         batch = batch.to(device)
-        output = module.net(batch)
+        output = module.net(batch.as_type(module.precision_type))
         scores.update(output, batch.targets, objective.losses(output, batch.targets))
         decoded = objective.decode(output.predictions)
         unimodal = {m: objective.decode(p) for m, p in output.unimodal.items()}
@@ -67,7 +67,7 @@ def mean_predictor(objective: Objective, datamodule: Any, split: str) -> dict[st
     )
     predictions = {}
     for name, target in objective.targets.items():
-        if target.decode:  # classes: their frequencies in training, as logits
+        if train[name].shape[1] < target.size:  # classes: their frequencies in training, as logits
             classes = train[name][~train[name].isnan()].long()
             constant = (torch.bincount(classes, minlength=target.size) / len(classes)).log()
         else:

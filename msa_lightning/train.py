@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from msa_lightning.config import command, instantiate
-from msa_lightning.errors import DataError
+from msa_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from msa_lightning.run import Run
@@ -32,15 +32,17 @@ def train(run: "Run") -> float:
     from msa_lightning.run import load_run, load_weights, log, selected_checkpoint
 
     cfg = run.cfg
-    objective = instantiate(cfg.objective)
+    if cfg.selection not in ("validation", "none"):
+        raise ConfigError(f"selection: '{cfg.selection}' is neither validation nor none")
+    objective, datamodule = instantiate(cfg.objective), instantiate(cfg.data)
+    run.check(datamodule.provenance)
     if run.metrics and not cfg.again:
         return _report(run, objective.monitor, "finished before")
 
-    datamodule = instantiate(cfg.data)
-    datamodule.setup("fit")
     net = instantiate(cfg.model, dims=datamodule.dims, outputs=objective.outputs)
-    selecting = cfg.selection == "validation"
-    has_valid = "valid" in datamodule.fit_splits
+    datamodule.setup("fit")
+    datamodule.train_dataloader()  # refuses an impossible batch size
+    selecting, has_valid = cfg.selection == "validation", "valid" in datamodule.fit_splits
     if selecting and not has_valid:
         raise DataError(
             f"{cfg.data.path}: no validation split to select on; train a fixed number of epochs "
@@ -58,12 +60,6 @@ def train(run: "Run") -> float:
     if cfg.compile:
         torch._functorch.config.donated_buffer = False  # gradient norms go backward twice
         net.compile()
-
-    if cfg.again:
-        run.clear()
-    run.start(datamodule.provenance, "msa-train")
-    if run.main:
-        datamodule.normaliser.save(run.dir / "normaliser.npz")
     trainer = instantiate(
         cfg.trainer,
         callbacks=[
@@ -74,6 +70,14 @@ def train(run: "Run") -> float:
         logger=[instantiate(node) for node in cfg.logger.values()],
         limit_val_batches=1.0 if has_valid else 0,
     )
+
+    # Nothing is written before this point.
+    if cfg.again:
+        run.clear()
+    devices = {"number": trainer.world_size, "kind": cfg.trainer.accelerator}
+    run.start(datamodule.provenance, devices | {"precision": trainer.precision}, "msa-train")
+    if run.main:
+        datamodule.normaliser.save(run.dir / "normaliser.npz")
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg))
     resume = str(run.last) if run.last.exists() and not cfg.again else None

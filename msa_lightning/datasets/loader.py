@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from msa_lightning.batch import Batch
 from msa_lightning.datasets.clips import SequenceDataset, VectorDataset
+from msa_lightning.errors import ConfigError
 
 
 class BatchSampler(Sampler[list[int]]):
@@ -26,15 +27,16 @@ class BatchSampler(Sampler[list[int]]):
         world_size: Number of devices.
 
     Raises:
-        ValueError: If there are fewer clips than devices.
+        ConfigError: If a batch has fewer clips than there are devices.
     """
 
     def __init__(
         self, size: int, batch_size: int, *, seed: int | None, rank: int = 0, world_size: int = 1
     ) -> None:
         if size < world_size or batch_size < world_size:
-            raise ValueError(
-                f"{size} clips in batches of {batch_size} cannot be shared by {world_size} devices"
+            raise ConfigError(
+                f"data.batch_size: {size} clips in batches of {batch_size} cannot be shared out "
+                f"over {world_size} device(s)"
             )
         self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
         smallest = world_size * (2 if seed is not None else 1)

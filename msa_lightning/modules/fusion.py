@@ -47,7 +47,7 @@ class FusionModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum of the weighted losses of one batch."""
-        output = self.net(batch)
+        output = self.net(batch.as_type(self.precision_type))
         losses = self.objective.losses(output, batch.targets)
         self.train_scores.update(output, batch.targets, losses)
         if batch_idx == 0:
@@ -56,7 +56,7 @@ class FusionModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Gather one batch."""
-        output = self.net(batch)
+        output = self.net(batch.as_type(self.precision_type))
         losses = self.objective.losses(output, batch.targets)
         self.valid_scores.update(output, batch.targets, losses)
 
@@ -76,7 +76,9 @@ class FusionModule(LightningModule):
         scheduler = self.lr_schedulers()
         self.log("lr", self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"])  # type: ignore[union-attr]
         if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(self.trainer.callback_metrics[f"valid/{self.objective.monitor}"])
+            monitored = self.trainer.callback_metrics.get(f"valid/{self.objective.monitor}")
+            if monitored is not None:  # not validated in this epoch
+                scheduler.step(monitored)
         elif scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]
 
@@ -88,7 +90,9 @@ class FusionModule(LightningModule):
         assert self.optimizer is not None
         parameters = [p for p in self.parameters() if p.requires_grad]
         optimizer = self.optimizer(parameters)
-        if self.trainer.precision in _FULL_PRECISION and optimizer.defaults.get("fused", 0) is None:
+        settings = optimizer.defaults
+        free = settings.get("fused", 0) is None and not settings.get("foreach")
+        if free and self.trainer.precision in _FULL_PRECISION:
             # Lightning refuses to clip the gradients of a fused optimizer in mixed precision.
             optimizer = self.optimizer(parameters, fused=True)  # type: ignore[call-arg]
         if self.scheduler is None:
@@ -99,6 +103,11 @@ class FusionModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "monitor": monitor},
         }
+
+    @property
+    def precision_type(self) -> torch.dtype:
+        """What the parameters are stored in."""
+        return next((p.dtype for p in self.net.parameters()), torch.float32)
 
     def _log(self, split: str, scores: Scores) -> None:
         shown = ("loss", self.objective.monitor)

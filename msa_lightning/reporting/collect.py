@@ -1,6 +1,5 @@
 """Run folders → one table, one row per run; the unusable ones are listed with their reason."""
 
-import glob
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,6 +94,8 @@ def collect(pattern: str, splits: Collection[str] = ()) -> Runs:
     Raises:
         DataNotFoundError: If no finished run is there.
     """
+    from msa_lightning.run import run_folders  # imports torch
+
     rows, loaded, left_out = [], [], {}
     for folder in run_folders(pattern):
         try:
@@ -128,23 +129,6 @@ def collect(pattern: str, splits: Collection[str] = ()) -> Runs:
     metrics = [column for column in table if "/" in str(column)]
     columns = ["group", "seed", *metrics, "commit", "digest", "synthetic", "run"]
     return Runs(table[columns], [loaded[i] for i in kept], left_out)
-
-
-def run_folders(pattern: str) -> list[Path]:
-    """Run folders below what a pattern matches; a match without any stands for itself."""
-    exact = Path(pattern)
-    # not Path.glob: the pattern may be absolute
-    matches = [exact] if exact.exists() else sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207
-    return [f for path in matches if path.is_dir() for f in list(_below(path)) or [path]]
-
-
-def _below(path: Path) -> Iterator[Path]:
-    if (path / "config.yaml").exists():
-        yield path  # and nothing deeper: W&B keeps a config.yaml of its own inside
-        return
-    for child in sorted(path.iterdir()):
-        if child.is_dir() and not child.name.startswith("."):
-            yield from _below(child)
 
 
 def _read(folder: Path, splits: Collection[str]) -> tuple["LoadedRun", dict[str, Any]]:

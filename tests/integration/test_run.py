@@ -2,8 +2,10 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -92,11 +94,36 @@ def test_again_trains_from_the_start(train_demo: Train) -> None:
     assert_equal_weights(first, weights(train_demo("a", "again=true").dir))
 
 
-def test_folder_of_another_run_is_refused(train_demo: Train) -> None:
+@pytest.mark.parametrize("again", ["again=false", "again=true"])
+def test_folder_of_another_run_is_refused_and_kept(train_demo: Train, again: str) -> None:
     run = train_demo("a")
-    (run.dir / "metrics.json").unlink()
+    before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match="another configuration"):
-        train_demo("a", "seed=7")
+        train_demo("a", "seed=7", again)
+    assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before
+
+
+def test_changed_data_is_noticed(train_demo: Train, prepared: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "prepared"
+    copy.mkdir()
+    shutil.copy(prepared / "demo.h5", copy)
+    run = train_demo("a", f"paths.prepared={copy}")
+    with h5py.File(copy / "demo.h5", "r+") as file:
+        file.attrs["digest"] = "0" * 64
+    with pytest.raises(DataError, match=r"demo\.h5: its content has changed since"):
+        evaluate(load_run(run.dir), device="cpu", again=False)
+    with pytest.raises(DataError, match="changed"):
+        train_demo("a", f"paths.prepared={copy}")
+
+
+def test_data_that_has_moved_is_found(train_demo: Train, prepared: Path, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    shutil.copy(prepared / "demo.h5", old)
+    run = train_demo("a", f"paths.prepared={old}")
+    old.rename(new)
+    moved = load_run(run.dir, {"data": "data", "prepared": str(new)})
+    assert evaluate(moved, device="cpu", again=False)["mae"] > 0
 
 
 class _StopError(Exception):
@@ -135,11 +162,37 @@ def test_resume_equals_uninterrupted(
     assert whole.metrics == cut.metrics
 
 
+def test_resume_in_a_moved_folder_keeps_the_best_epoch(
+    train_demo: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = ("optimizer.lr=0.05", "trainer.max_epochs=4")  # so high that it soon gets worse
+    whole = train_demo("whole", *options)
+    with monkeypatch.context() as patch:
+        _interrupt(patch, 2)
+        with pytest.raises(_StopError):
+            train_demo("cut", *options)
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    moved = train_demo("moved", *options)
+    assert whole.history["valid/corr"].idxmax() < 2
+    assert_equal_weights(weights(whole.dir, "best"), weights(moved.dir, "best"))
+
+
+def test_resume_after_early_stopping_trains_no_further(train_demo: Train) -> None:
+    options = ("callbacks.early_stopping.patience=1", "trainer.max_epochs=50", "optimizer.lr=0.5")
+    run = train_demo("a", *options)
+    before, history = weights(run.dir), run.history
+    assert len(history) < 50
+    (run.dir / "metrics.json").unlink()  # as if killed before the results were stored
+    run = train_demo("a", *options)
+    assert history.equals(run.history)
+    assert_equal_weights(before, weights(run.dir))
+
+
 def test_resume_without_random_state_differs(
     train_demo: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison above is sensitive to what it is there for."""
-    without = (*SCHEDULE, "~callbacks.random_state")
+    without = (*SCHEDULE, "~callbacks.resume")
     whole = train_demo("whole", *without)
     with monkeypatch.context() as patch:
         _interrupt(patch, 1)
@@ -196,9 +249,25 @@ def test_selection_none_keeps_the_last_epoch(train_demo: Train) -> None:
     assert_equal_weights(weights(run.dir), run.module.state_dict())
 
 
-def test_precision_accumulation_and_compile_are_plain_overrides(train_demo: Train) -> None:
-    run = train_demo("a", "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2")
-    assert run.metrics["valid"]["mae"] > 0
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_precision_and_accumulation_are_plain_overrides(train_demo: Train, precision: str) -> None:
+    full = train_demo("full", "trainer.accumulate_grad_batches=2")
+    other = f"trainer.precision={precision}"
+    run = train_demo("a", other, "trainer.accumulate_grad_batches=2")
+    assert run.metrics["valid"]["mae"] == pytest.approx(full.metrics["valid"]["mae"], abs=0.05)
+    assert run.provenance["starts"][0]["devices"]["precision"] == precision
+
+
+@pytest.mark.slow
+def test_compiled_network_trains_alike(train_demo: Train) -> None:
+    options = ("model.dropout=0", "model.attention_dropout=0")
+    plain, compiled = (
+        train_demo("plain", *options),
+        train_demo("compiled", *options, "compile=true"),
+    )
+    assert compiled.metrics["valid"]["mae"] == pytest.approx(
+        plain.metrics["valid"]["mae"], abs=1e-3
+    )
 
 
 def test_combination_that_the_model_cannot_take(train_demo: Train, tmp_path: Path) -> None:
@@ -214,11 +283,13 @@ def test_wrong_dims_leave_no_folder(train_demo: Train, tmp_path: Path) -> None:
 
 
 def test_all_faults_of_a_configuration_at_once() -> None:
-    cfg = configure("train", "data=demo", "+optimizer.lrr=1", "+model.hiden=3", "+data.typo=1")
+    faults = ("+optimizer.lrr=1", "+model.hiden=3", "+data.typo=1", "objective.monitor=accuracy")
+    cfg = configure("train", "data=demo", *faults)
     with pytest.raises(ConfigError) as caught, run_context(cfg):
         pass
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
         "data",
         "model",
         "optimizer",
+        "objective.monitor",
     ]

@@ -26,6 +26,17 @@ class Spy(Callback):
         path.write_text(json.dumps(facts))
 
 
+class Bomb(Callback):
+    """Raise on the first device while training with one learning rate."""
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_rank == 0 and trainer.optimizers[0].defaults["lr"] == self.lr:
+            raise RuntimeError("boom")
+
+
 class Marker(Callback):
     """Note the epoch and the batch that were just trained, and go slowly enough to be watched."""
 

@@ -100,6 +100,16 @@ def test_sweep_over_two_ranks_trains_one_config_on_both(msa: Command, tmp_path: 
 
 
 @pytest.mark.slow
+def test_failing_rank_does_not_end_the_sweep(msa: Command, tmp_path: Path) -> None:
+    bomb = "+callbacks.bomb={_target_:tests.smoke.spy.Bomb,lr:0.001}"
+    done = msa("train", "-m", *QUICK, "trainer=ddp_cpu", "optimizer.lr=0.001,0.01", bomb)
+    assert done.returncode == 1
+    assert "boom" in done.stderr
+    [finished] = tmp_path.glob("runs/demo/*/metrics.json")
+    assert "0.01-" in finished.parent.name
+
+
+@pytest.mark.slow
 def test_installed_wheel_works_from_any_directory(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True)

@@ -1,7 +1,6 @@
 """What the transfer paper says about its base model (sections 3.6.1, 4.1 and 4.2)."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,7 +72,7 @@ def absent(batch: Batch, m: str, value: float) -> Batch:
     """The batch without one modality; ``value`` lies there instead."""
     features = batch.features | {m: torch.full_like(batch.features[m], value)}
     masks = batch.masks | {m: torch.zeros_like(batch.masks[m])}
-    return replace(batch, features=features, masks=masks)
+    return batch.replace(features=features, masks=masks)
 
 
 def reference(net: BaseFusion, batch: Batch, present: list[str]) -> Tensor:
@@ -160,8 +159,7 @@ def test_features_are_averaged_over_real_steps(net: BaseFusion, make_batch: Make
         m: torch.stack([x[sequences.masks[m][i]].mean(0) for i, x in enumerate(features)])
         for m, features in sequences.features.items()
     }
-    vectors = replace(
-        sequences,
+    vectors = sequences.replace(
         features={m: x[:, None] for m, x in means.items()},
         masks={m: torch.ones(len(sequences), 1, dtype=torch.bool) for m in means},
     )

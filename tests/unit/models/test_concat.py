@@ -1,7 +1,6 @@
 """Concatenation: one hidden layer on the time averages side by side."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
@@ -17,7 +16,7 @@ def test_prediction_written_out(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(DIMS, {"sentiment": 1})
     no_audio = batch.masks["audio"].clone()
     no_audio[2] = False
-    batch = replace(batch, masks=batch.masks | {"audio": no_audio})
+    batch = batch.replace(masks=batch.masks | {"audio": no_audio})
     first, head = net.fusion[0], net.heads["sentiment"]
     for i, prediction in enumerate(net(batch).predictions["sentiment"]):
         real = [batch.features[m][i][batch.masks[m][i]] for m in ("text", "audio", "visual")]

@@ -1,7 +1,6 @@
 """What every fusion network promises, for every file in ``conf/model``."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,7 +78,7 @@ def without(batch: Batch, absent: dict[str, list[int]], value: float = 0.0) -> B
     masks = {m: x.clone() for m, x in batch.masks.items()}
     for m, clips in absent.items():
         masks[m][clips] = False
-    return filled(replace(batch, masks=masks), value)
+    return filled(batch.replace(masks=masks), value)
 
 
 def filled(batch: Batch, value: float) -> Batch:
@@ -87,7 +86,7 @@ def filled(batch: Batch, value: float) -> Batch:
     features = {
         m: x.masked_fill(~batch.masks[m][..., None], value) for m, x in batch.features.items()
     }
-    return replace(batch, features=features)
+    return batch.replace(features=features)
 
 
 def everywhere(batch: Batch) -> list[int]:
@@ -142,8 +141,7 @@ def test_padding_never_changes_a_gradient(build: Build, batch: Batch, value: flo
 
 
 def test_more_padding_changes_nothing(net: nn.Module, batch: Batch) -> None:
-    longer = replace(
-        batch,
+    longer = batch.replace(
         features={m: nn.functional.pad(x, (0, 0, 0, 3)) for m, x in batch.features.items()},
         masks={m: nn.functional.pad(x, (0, 3)) for m, x in batch.masks.items()},
     )
@@ -157,7 +155,7 @@ def test_clip_does_not_depend_on_its_neighbours(net: nn.Module, batch: Batch) ->
     expected = forward(net, batch)
     for i in range(len(batch)):
         alone = forward(net, rows(batch, [i]))
-        others = replace(batch, features={m: 100 * x for m, x in batch.features.items()})
+        others = batch.replace(features={m: 100 * x for m, x in batch.features.items()})
         for m, x in batch.features.items():
             others.features[m][i] = x[i]
         beside = forward(net, others)
@@ -297,7 +295,7 @@ def test_combination_of_modalities(
         "emotions": (6, 6),
     }
     for m in dims:
-        changed = replace(batch, features=batch.features | {m: batch.features[m] + 1})
+        changed = batch.replace(features=batch.features | {m: batch.features[m] + 1})
         assert not torch.equal(forward(net, filled(changed, 0))["sentiment"], expected["sentiment"])
 
 

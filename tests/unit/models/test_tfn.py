@@ -1,7 +1,6 @@
 """What Zadeh et al. (2017) say about the tensor fusion network."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,13 +48,13 @@ def fused(net: TFN, batch: Batch) -> Tensor:
 
 def without(batch: Batch, *absent: str) -> Batch:
     masks = {m: x & (m not in absent) for m, x in batch.masks.items()}
-    return replace(batch, masks=masks)
+    return batch.replace(masks=masks)
 
 
 @pytest.fixture
 def batch(make_batch: MakeBatch) -> Batch:
     batch = make_batch(DIMS, OUTPUTS)
-    return replace(batch, features={m: x.abs() for m, x in batch.features.items()})
+    return batch.replace(features={m: x.abs() for m, x in batch.features.items()})
 
 
 def test_fusion_sees_all_products_of_embeddings_and_ones(batch: Batch) -> None:
