@@ -20,10 +20,10 @@ demo: $(STAMP)
 	$(BIN)/msa-evaluate 'run=runs/demo/*'
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -m 'not slow and not realdata and not slurm and not browser'
+	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not realdata and not slurm and not browser'
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 ======================  ==========================================================================
 ``config.yaml``         the resolved configuration; runs again as it stands
-``provenance.json``     code, data, versions, seed, devices, starts
+``provenance.json``     code, data, versions, seed; each start with its commit and devices
 ``normaliser.npz``      feature scaling, fitted on train
 ``history.csv``         losses and metrics by epoch
 ``checkpoints/``        ``best.ckpt`` (by validation) and ``last.ckpt`` (to continue from)

@@ -124,15 +124,19 @@ class CsdSource:
             digest = str(file.attrs["digest"])
             clips = len(file["id"])
         text = json.dumps({"digest": digest, **audit}, indent=1)
-        self.output.with_suffix(".audit.json").write_text(text, encoding="utf-8")
+        audit_path = self.output.with_suffix(".audit.json")
+        temporary = audit_path.with_name(f".{audit_path.name}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(audit_path)
         show_audit(audit, Console())
         log.info(
-            "%s: %s clips, %.1f MB, %.1f s; next: msa-train data=%s",
+            "%s: %s clips, %.1f MB, %.1f s; next: msa-train data=%s%s",
             self.output,
             f"{clips:,}",
             self.output.stat().st_size / 1e6,
             time.monotonic() - started,
             self.corpus,
+            f" data.path={self.output}" if self.aggregate == "sequence" else "",
         )
         return self.output
 

@@ -6,7 +6,12 @@ tokens; their concatenation goes through the fusion layers.
 The paper says that after attention "the encoded modalities are concatenated", which leaves open
 whether the attended or the encoded tokens enter the fusion. ``fusion_input`` offers both.
 
-Deviation: with ``attended``, the encodings are added to what they attended to (residual).
+Deviations:
+
+- With ``attended``, the encodings are added to what they attended to (residual).
+- A modality that a clip lacks is not a zero vector fed to its encoder: its token is zero, hidden
+  from attention, and does not count in batch norm. A clip that lacks all gets the heads' bias.
+- Features are standardised on the training split before they come here; the paper does not say.
 """
 
 from typing import Literal

@@ -1,6 +1,7 @@
 """Concatenation, the plainest fusion: shallow, feature-level, one hidden layer.
 
-The reference point every fusion method has to beat.
+The reference point every fusion method has to beat. In the place of a modality that a clip lacks
+are zeros, the mean of normalised features.
 """
 
 import torch

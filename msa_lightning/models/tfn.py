@@ -3,9 +3,14 @@
 The outer product of the three modality embeddings, each with a constant 1 prepended, holds all
 unimodal, bimodal and trimodal products.
 
-Deviations: sub-networks start with batch norm and dropout, and the output range is a parameter,
-both as in the public reference implementations; a clip without a modality has a zero embedding, so
-that the products with it vanish and the others remain.
+Deviations:
+
+- Sub-networks start with batch norm and dropout, and the output range is a parameter, both as in
+  the public reference implementations.
+- The text's last state is that of its last real step; the reference's runs on over padding.
+- A clip without a modality has a zero embedding, so that the products with it vanish and the others
+  remain.
+- One head per target.
 """
 
 import torch
