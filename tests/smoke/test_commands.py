@@ -100,6 +100,25 @@ def test_sweep_over_two_ranks_trains_one_config_on_both(msa: Command, tmp_path: 
 
 
 @pytest.mark.slow
+def test_every_job_of_a_sweep_is_a_run_of_its_own_for_wandb(msa: Command, tmp_path: Path) -> None:
+    offline = ("logger=wandb", "logger.wandb.offline=true")
+    done = msa("train", "-m", *QUICK, *offline, "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    runs = list(tmp_path.glob("runs/demo/*"))
+    assert len(runs) == 2
+    files = [list(run.glob("wandb/offline-run-*/*.wandb")) for run in runs]
+    assert [len(found) for found in files] == [1, 1]
+    assert files[0][0].name != files[1][0].name
+    assert all((run / "history.csv").exists() for run in runs)
+
+
+@pytest.mark.slow
+def test_tensorboard(msa: Command, tmp_path: Path) -> None:
+    assert msa("train", *QUICK, "logger=tensorboard").returncode == 0
+    assert list(tmp_path.glob("runs/demo/*/tensorboard/events.out.tfevents.*"))
+
+
+@pytest.mark.slow
 def test_failing_rank_does_not_end_the_sweep(msa: Command, tmp_path: Path) -> None:
     bomb = "+callbacks.bomb={_target_:tests.smoke.spy.Bomb,lr:0.001}"
     done = msa("train", "-m", *QUICK, "trainer=ddp_cpu", "optimizer.lr=0.001,0.01", bomb)
