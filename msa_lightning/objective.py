@@ -165,38 +165,43 @@ class Scores:
     def __init__(self, objective: Objective, names: list[str] | None = None) -> None:
         self.objective = objective
         self.metrics = objective.split_metrics(names)
-        self._losses: list[Tensor] = []  # per batch (terms + 1,): each loss · n, and n
-        self._names: list[str] = []
+        self._losses: list[dict[str, Tensor]] = []  # of each batch
+        self._sizes: list[int] = []
+        self._pairs: dict[str, list[tuple[Tensor, Tensor]]] = {t: [] for t in self.metrics}
 
     def update(
         self, output: Output, targets: Mapping[str, Tensor], losses: Mapping[str, Tensor]
     ) -> None:
-        """Add one batch and the losses it gave."""
+        """Add one batch and the losses it gave. It only keeps them: this runs at every step."""
         decoded = self.objective.decode(output.predictions)
-        for target, metric in self.metrics.items():
-            if metric.device != decoded[target].device:
-                metric.to(decoded[target].device)
-            metric.update(decoded[target], targets[target])
-        n = len(next(iter(output.predictions.values())))
-        self._names = list(losses)
-        values = torch.stack([*losses.values(), next(iter(losses.values())).new_ones(())])
-        self._losses.append(values.detach() * n)
+        for target, pairs in self._pairs.items():
+            pairs.append((decoded[target].detach(), targets[target]))
+        self._losses.append({name: loss.detach() for name, loss in losses.items()})
+        self._sizes.append(len(next(iter(output.predictions.values()))))
 
     def compute(self) -> dict[str, Tensor]:
         """``loss`` and, where it has several terms, ``loss_<term>``; then the metrics by name."""
-        total = torch.stack(self._losses).sum(0)
+        names = list(self._losses[0])
+        values = torch.stack([torch.stack([b[name] for name in names]) for b in self._losses])
+        sizes = torch.tensor(self._sizes, device=values.device, dtype=values.dtype)
+        total = torch.cat([sizes @ values, sizes.sum()[None]])  # (terms + 1,)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
         means = total[:-1] / total[-1]
         scores = {"loss": means.sum()}
         if len(means) > 1:
-            scores |= {f"loss_{name}": x for name, x in zip(self._names, means, strict=True)}
-        for metric in self.metrics.values():
+            scores |= {f"loss_{name}": x for name, x in zip(names, means, strict=True)}
+        for target, metric in self.metrics.items():
+            metric.to(values.device)
+            for prediction, truth in self._pairs[target]:
+                metric.update(prediction, truth)
+            self._pairs[target] = []
             scores |= metric.compute()
         return scores
 
     def reset(self) -> None:
         """Forget everything, before the next pass."""
-        self._losses = []
+        self._losses, self._sizes = [], []
+        self._pairs = {target: [] for target in self.metrics}
         for metric in self.metrics.values():
             metric.reset()

@@ -7,21 +7,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 
-class ExactResume(Callback):
-    """Let a run that is continued end like one that was never interrupted.
+class ExactResume(Checkpoint):
+    """Write ``last.ckpt`` at every epoch's end, and continue from it as if never interrupted.
 
     Lightning saves no random state, forgets that early stopping had decided to stop, and forgets
     the best score when the folder has been moved. The order of clips needs no saving: it is a
     function of seed and epoch.
+
+    Args:
+        path: The checkpoint file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
         self._pending: list[dict[str, Any]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save; Lightning calls checkpoint callbacks after everything else of the epoch."""
+        trainer.save_checkpoint(self.path)
 
     def state_dict(self) -> dict[str, Any]:
         """Random state of every device. Called on all of them; the first one writes it."""
@@ -39,8 +47,7 @@ class ExactResume(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Let the checkpoint callbacks find their files where the run folder is now."""
-        callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-        now = str(callbacks[0].dirpath)
+        now = str(self.path.parent)
         for state in checkpoint["callbacks"].values():
             if before := state.get("dirpath"):
                 for name, value in state.items():

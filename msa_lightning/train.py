@@ -8,6 +8,8 @@ from msa_lightning.config import command, instantiate
 from msa_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from msa_lightning.run import Run
 
 
@@ -83,11 +85,26 @@ def train(run: "Run") -> float:
     resume = str(run.last) if run.last.exists() and not cfg.again else None
     if resume:
         log.info("continuing from %s", resume)
+    if run.main:
+        _show_parameters(net)
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
     if run.main:
         load_weights(module, selected_checkpoint(run.dir, cfg))
         run.finish(module, datamodule)
     return _report(run, objective.monitor, "trained")
+
+
+def _show_parameters(net: "nn.Module") -> None:
+    """Print how many parameters each part of a network has."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("part", "kind", "parameters", title=f"model: {type(net).__name__}")
+    parts = [*net.named_children(), ("all", net)]
+    for name, part in parts:
+        count = sum(p.numel() for p in part.parameters())
+        table.add_row(name, type(part).__name__, f"{count:,}")
+    Console().print(table)
 
 
 def _report(run: "Run", monitor: str, what: str) -> float:

@@ -192,7 +192,7 @@ def test_resume_without_random_state_differs(
     train_demo: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison above is sensitive to what it is there for."""
-    without = (*SCHEDULE, "~callbacks.resume")
+    without = (*SCHEDULE, "callbacks.last._target_=tests.integration.conftest.ForgetfulCheckpoint")
     whole = train_demo("whole", *without)
     with monkeypatch.context() as patch:
         _interrupt(patch, 1)

@@ -169,7 +169,7 @@ def test_reference_to_nothing_is_a_config_error(reference: str) -> None:
 def test_resolved_config_has_no_reference_left(configure: Configure) -> None:
     cfg = config.resolve(configure("train", "seed=3", "paths.run=/r"))
     assert "${" not in OmegaConf.to_yaml(cfg)
-    assert (cfg.data.seed, cfg.callbacks.last.dirpath) == (3, "/r/checkpoints")
+    assert (cfg.data.seed, cfg.callbacks.best.dirpath) == (3, "/r/checkpoints")
 
 
 # Instances
@@ -404,7 +404,7 @@ def test_only_places_stay_references(configure: Configure) -> None:
     references = re.findall(r"\$\{.*?\}", OmegaConf.to_yaml(stored))
     assert set(references) == {"${paths.run}", "${paths.prepared}"}
     assert stored.data.seed == 3
-    assert stored.callbacks.last.dirpath == "/my, [run]/checkpoints"
+    assert stored.callbacks.best.dirpath == "/my, [run]/checkpoints"
 
 
 def again(run: Run, folder: Path, *overrides: str) -> DictConfig:
