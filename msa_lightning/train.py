@@ -70,7 +70,7 @@ def train(run: "Run") -> float:
             if selecting or "monitor" not in node
         ],
         logger=[instantiate(node) for node in cfg.logger.values()],
-        limit_val_batches=1.0 if has_valid else 0,
+        **({} if has_valid else {"limit_val_batches": 0}),
     )
 
     # Nothing is written before this point.
