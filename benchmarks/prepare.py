@@ -29,7 +29,7 @@ import numpy as np
 
 from msa_lightning.datasets.csd import write_sequence
 from msa_lightning.datasets.csd_source import CsdSource
-from msa_lightning.datasets.labels import FOLDS, Target
+from msa_lightning.datasets.labels import FOLDS, LabelColumns
 
 LIMITS = {"cold": 2.0, "warm": 6.0}
 MEMORY_LIMIT_GB = 1.0
@@ -85,8 +85,10 @@ def prepare(folder: Path) -> None:
         dims={m: columns for m, (columns, _) in STREAMS.items()},
         labels="labels.csd",
         targets={
-            "sentiment": Target(["sentiment"], -3, 3),
-            "emotions": Target(["happy", "sad", "anger", "surprise", "disgust", "fear"], 0, 3),
+            "sentiment": LabelColumns(["sentiment"], -3, 3),
+            "emotions": LabelColumns(
+                ["happy", "sad", "anger", "surprise", "disgust", "fear"], 0, 3
+            ),
         },
         first_clip=0,
         folds=str(folder / "folds.json"),

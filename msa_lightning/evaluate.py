@@ -44,7 +44,8 @@ def evaluate(run: "LoadedRun", *, device: str, again: bool) -> dict[str, float]:
     Returns:
         The metrics of the test split.
     """
-    from msa_lightning.run import log, read_metrics, store_predictions, write_json
+    from msa_lightning.records import read_metrics, store_predictions, write_json
+    from msa_lightning.run import log
     from msa_lightning.scoring import mean_predictor, score
 
     stored = "test" in run.metrics and not again

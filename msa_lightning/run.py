@@ -14,12 +14,9 @@
 
 import glob
 import hashlib
-import json
 import logging
-import math
 import os
 import platform
-import subprocess
 import sys
 import time
 import warnings
@@ -33,7 +30,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 
 from msa_lightning import __version__, config
@@ -41,6 +38,13 @@ from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
 from msa_lightning.modules.fusion import FusionModule
 from msa_lightning.normalise import Normaliser
 from msa_lightning.objective import Objective
+from msa_lightning.records import (
+    git_state,
+    read_metrics,
+    read_provenance,
+    store_predictions,
+    write_json,
+)
 from msa_lightning.scoring import score
 
 log = logging.getLogger("msa_lightning")
@@ -157,7 +161,7 @@ class Run:
     def _provenance(
         self, data: dict[str, Any], devices: dict[str, Any], script: str
     ) -> dict[str, Any]:
-        git, starts = _git(), self.provenance.get("starts", [])
+        git, starts = git_state(), self.provenance.get("starts", [])
         now = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "git": git, "devices": devices}
         return {
             "command": script,
@@ -350,65 +354,3 @@ def load_weights(module: torch.nn.Module, checkpoint: Path) -> None:
         raise ConfigError(
             f"{checkpoint}: does not fit ({reason}); take the same model, modalities and data"
         ) from error
-
-
-def store_predictions(run: Path, split: str, predictions: pd.DataFrame) -> None:
-    """Put one split's rows into ``predictions.parquet``, in place of older ones."""
-    path = run / "predictions.parquet"
-    if path.exists():
-        old = pd.read_parquet(path)
-        predictions = pd.concat([old[old["split"] != split], predictions], ignore_index=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    predictions.to_parquet(temporary, index=False)
-    temporary.replace(path)
-
-
-def read_metrics(run: Path) -> dict[str, dict[str, float]]:
-    """Metrics by split, NaN where undefined; empty if there are none yet."""
-    path = run / "metrics.json"
-    if not path.exists():
-        return {}
-    return {
-        split: {k: math.nan if v is None else v for k, v in values.items()}
-        for split, values in json.loads(path.read_text()).items()
-    }
-
-
-def read_provenance(run: Path) -> dict[str, Any]:
-    """Content of ``provenance.json``; empty if there is none yet."""
-    path = run / "provenance.json"
-    provenance: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return provenance
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all; NaN, which JSON does not have, becomes null."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
-
-
-def _without_nan(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_without_nan(value) for value in content]
-    if isinstance(content, DictConfig):
-        return OmegaConf.to_container(content)
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit and dirty flag of the code, if it is a checkout."""
-    root = Path(__file__).resolve().parent.parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:
-            return None  # installed inside somebody else's repository
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -34,7 +34,13 @@ from msa_lightning.datasets.hdf5 import (
     write_table,
     write_whole,
 )
-from msa_lightning.datasets.labels import Labels, Target, assign_splits, read_folds, read_labels
+from msa_lightning.datasets.labels import (
+    LabelColumns,
+    Labels,
+    assign_splits,
+    read_folds,
+    read_labels,
+)
 from msa_lightning.errors import USER_ERRORS, ConfigError, DataError, DataNotFoundError
 
 log = logging.getLogger(__name__)
@@ -72,7 +78,7 @@ class CsdSource:
         features: Mapping[str, str],
         dims: Mapping[str, int],
         labels: str,
-        targets: Mapping[str, Target],
+        targets: Mapping[str, LabelColumns],
         first_clip: int,
         folds: str,
         aggregate: str,

@@ -24,7 +24,7 @@ _TOLERANCE = 1e-5  # labels are means of ratings in float32
 
 
 @dataclass(frozen=True)
-class Target:
+class LabelColumns:
     """Some columns of the labels.
 
     Args:
@@ -60,7 +60,7 @@ class Labels:
         return len(self.ids)
 
 
-def read_labels(path: Path, targets: Mapping[str, Target], first_clip: int) -> Labels:
+def read_labels(path: Path, targets: Mapping[str, LabelColumns], first_clip: int) -> Labels:
     """Read and check the labels of a corpus.
 
     Args:
@@ -175,7 +175,7 @@ def _order(key: str) -> tuple[str, int]:
     return video, -1 if segment is None else segment
 
 
-def _check(where: str, labels: np.ndarray, targets: Mapping[str, Target]) -> None:
+def _check(where: str, labels: np.ndarray, targets: Mapping[str, LabelColumns]) -> None:
     low = np.array([t.low for t in targets.values() for _ in t.columns])
     high = np.array([t.high for t in targets.values() for _ in t.columns])
     names = [(name, column) for name, t in targets.items() for column in t.columns]

@@ -11,13 +11,16 @@ import pytest
 
 from msa_lightning.datasets.csd import write_sequence
 from msa_lightning.datasets.csd_source import CsdSource
-from msa_lightning.datasets.labels import Target
+from msa_lightning.datasets.labels import LabelColumns
 
 DIMS = {"text": 4, "audio": 3, "visual": 5}
 FILES = {"text": "words.csd", "audio": "covarep.csd", "visual": "openface.csd"}
 RATES_HZ = {"text": 2.5, "audio": 20.0, "visual": 10.0}
 EMOTIONS = ["happy", "sad", "anger", "surprise", "disgust", "fear"]
-TARGETS = {"sentiment": Target(["sentiment"], -3, 3), "emotions": Target(EMOTIONS, 0, 3)}
+TARGETS = {
+    "sentiment": LabelColumns(["sentiment"], -3, 3),
+    "emotions": LabelColumns(EMOTIONS, 0, 3),
+}
 
 
 @dataclass

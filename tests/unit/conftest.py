@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from msa_lightning import config, metrics
-from msa_lightning.run import write_json
+from msa_lightning.records import write_json
 
 MakeRun = Callable[..., Path]
 

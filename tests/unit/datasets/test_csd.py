@@ -7,7 +7,7 @@ import pytest
 
 from msa_lightning.datasets import csd
 from msa_lightning.datasets.csd import ComputationalSequence, split_key, write_sequence
-from msa_lightning.datasets.labels import Target, read_labels
+from msa_lightning.datasets.labels import LabelColumns, read_labels
 from msa_lightning.errors import DataError, DataNotFoundError
 from tests.data.make_data import real_data
 
@@ -208,7 +208,9 @@ def test_rows_without_intervals(tmp_path):
 @pytest.mark.realdata
 def test_genuine_labels_are_those_of_the_csv():
     folder = real_data("mosi")
-    labels = read_labels(folder / LABELS, {"sentiment": Target(["sentiment"], -3, 3)}, first_clip=1)
+    labels = read_labels(
+        folder / LABELS, {"sentiment": LabelColumns(["sentiment"], -3, 3)}, first_clip=1
+    )
     assert len(labels) == 2199
     assert len(set(labels.videos.tolist())) == 93
     pandas = pytest.importorskip("pandas")

@@ -9,7 +9,7 @@ import pytest
 from msa_lightning.datasets.csd import ComputationalSequence
 from msa_lightning.datasets.demo import make_demo
 from msa_lightning.datasets.hdf5 import read_features, read_table
-from msa_lightning.datasets.labels import Target
+from msa_lightning.datasets.labels import LabelColumns
 from msa_lightning.errors import ConfigError
 from tests.data.make_data import EMOTIONS, TARGETS, csd_source
 
@@ -137,7 +137,7 @@ def test_says_that_it_is_synthetic_however_it_is_read(tmp_path):
         features=FILES,
         dims=DIMS,
         labels="CMU_MOSEI_Labels.csd",
-        targets=TARGETS | {"sentiment": Target(["sentiment"], -3, 3)},
+        targets=TARGETS | {"sentiment": LabelColumns(["sentiment"], -3, 3)},
         folds=str(tmp_path / "csd" / "standard_folds_video_ids.json"),
     ).prepare()
     assert read_table(path).synthetic
