@@ -44,7 +44,7 @@ def evaluate(run: "LoadedRun", *, device: str, again: bool) -> dict[str, float]:
     Returns:
         The metrics of the test split.
     """
-    from msa_lightning.records import read_metrics, store_predictions, write_json
+    from msa_lightning.records import read_metrics, show, store_predictions, write_json
     from msa_lightning.run import log
     from msa_lightning.scoring import mean_predictor, score
 
@@ -60,7 +60,7 @@ def evaluate(run: "LoadedRun", *, device: str, again: bool) -> dict[str, float]:
     log.info("%s%s%s", run.dir, synthetic, note)
     for name, value in metrics["test"].items():
         baseline_value = metrics["test_mean_predictor"].get(name, math.nan)
-        log.info("  test/%-16s %8.4f   mean predictor %8.4f", name, value, baseline_value)
+        log.info("  test/%-16s %9s   mean predictor %9s", name, show(value), show(baseline_value))
     return metrics["test"]
 
 

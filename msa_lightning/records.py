@@ -32,6 +32,11 @@ def read_metrics(run: Path) -> dict[str, dict[str, float]]:
     }
 
 
+def show(value: float) -> str:
+    """A metric for people: four decimals, or that it is undefined."""
+    return "undefined" if math.isnan(value) else f"{value:.4f}"
+
+
 def read_provenance(run: Path) -> dict[str, Any]:
     """Content of ``provenance.json``; empty if there is none yet."""
     path = run / "provenance.json"

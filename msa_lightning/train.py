@@ -111,6 +111,7 @@ def _report(run: "Run", monitor: str, what: str) -> float:
     """Print one line of results; return the monitored validation value."""
     import math
 
+    from msa_lightning.records import show
     from msa_lightning.run import log
 
     metrics = run.metrics
@@ -119,7 +120,7 @@ def _report(run: "Run", monitor: str, what: str) -> float:
         split = "valid" if "valid" in metrics else "train"
         shown = ("loss", "mae", "corr", monitor)
         found = [name for name in dict.fromkeys(shown) if name in metrics[split]]
-        scores = [f"{split}/{name} {metrics[split][name]:.4f}" for name in found]
+        scores = [f"{split}/{name} {show(metrics[split][name])}" for name in found]
         synthetic = " on synthetic data" if run.provenance["data"]["synthetic"] else ""
         log.info("%s%s: %s | %s", what, synthetic, "  ".join(scores), run.dir)
     return value
