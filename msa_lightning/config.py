@@ -73,6 +73,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
 def _log_to_stdout() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.raiseExceptions = False  # no traceback when the output goes to a closed pipe (| head)
     for name in ("msa_lightning", "hydra"):
         logging.getLogger(name).setLevel(logging.INFO)
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # what it logs it also raises

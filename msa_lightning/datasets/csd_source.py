@@ -45,7 +45,7 @@ from msa_lightning.errors import USER_ERRORS, ConfigError, DataError, DataNotFou
 
 log = logging.getLogger(__name__)
 
-VIDEOS_PER_PART = 200  # about 2 GB of MOSEI: what a killed job has to read again
+VIDEOS_PER_PART = 500  # about 5 GB of MOSEI: what a killed job has to read again
 _HEARTBEAT_S = 30
 _HOW_TO_GET = (
     "the CMU Multimodal SDK hands the files out; put them there, or say where they are with "
