@@ -104,6 +104,13 @@ class FusionModule(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "monitor": monitor},
         }
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning notes the hook it is in some 40 times a step; Module's check is slow."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     @property
     def precision_type(self) -> torch.dtype:
         """What the parameters are stored in."""

@@ -1,0 +1,165 @@
+"""The feature cache: what one extractor found in each clip, in HDF5 part files.
+
+``<cache>/<modality>/<extractor>-<8 hex of its identity>/`` holds part files (format
+``msa-features``, version 1), each with up to some dozens of clips::
+
+    index                           JSON: what each entry was made from, its reason and its facts
+    clips/<clip id>/values          (T, D) float32
+    clips/<clip id>/times           (T, 2) float64, seconds from the start of the clip
+    clips/<clip id>/vector          (D,) float32, the clip as one vector
+
+A clip that could not be used has a reason and no group. Another option or version of the extractor
+is another folder, and a clip whose media changed is another entry, so nothing stale is ever served.
+A part is written whole or not at all and never changed. That makes the union of all parts the
+content: a killed job goes on from it, and several jobs may fill one cache.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from msa_lightning.datasets.hdf5 import write_whole
+from msa_lightning.extractors.contract import Extractor, Features, RawClip, Span, Unusable
+
+log = logging.getLogger(__name__)
+
+FORMAT, VERSION = "msa-features", 1
+_SAMPLE_BYTES = 2**16  # of a media file's head and tail; containers keep their tables there
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the cache holds of one clip.
+
+    Attributes:
+        part: The file it is in.
+        id: Clip id.
+        reason: Why the clip could not be used; empty if it could.
+        detail: What exactly was found then.
+        facts: What the extractor recorded.
+    """
+
+    part: Path
+    id: str
+    reason: str
+    detail: str
+    facts: Mapping[str, Any]
+
+
+class FeatureCache:
+    """The features of one extractor.
+
+    Args:
+        root: Folder of all caches.
+        extractor: Whose features.
+    """
+
+    def __init__(self, root: Path, extractor: Extractor) -> None:
+        self.modality, self.columns = extractor.modality, list(extractor.columns)
+        self.identity = json.dumps(
+            {"extractor": extractor.name, **extractor.identity}, sort_keys=True
+        )
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
+        self.folder = root / extractor.modality / f"{extractor.name}-{digest}"
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._known: set[Path] = set()
+
+    def find(self, clip: RawClip) -> Entry | None:
+        """What is cached of a clip as it is now; see :meth:`refresh`."""
+        return self._entries.get((clip.id, source_key(clip, self.modality)))
+
+    def refresh(self) -> None:
+        """Look for parts written since; remove those that a full disk or a crash cut short."""
+        for part in sorted(set(self.folder.glob("*.h5")) - self._known):
+            try:
+                with h5py.File(part, "r", locking=False) as file:
+                    if (file.attrs["format"], file.attrs["version"]) != (FORMAT, VERSION):
+                        raise KeyError("another format or version")
+                    index = json.loads(file["index"][()])
+            except (OSError, KeyError, ValueError) as error:
+                log.warning("%s: damaged (%s); its clips are extracted again", part, error)
+                part.unlink(missing_ok=True)
+                continue
+            self._known.add(part)
+            for row in index:
+                self._entries[row["id"], row["source"]] = Entry(
+                    part, row["id"], row["reason"], row["detail"], row["facts"]
+                )
+
+    def write(self, results: Sequence[tuple[RawClip, Features | Unusable]]) -> None:
+        """Write one part."""
+        if not results:
+            return
+        index = [_index_row(clip, result, self.modality) for clip, result in results]
+        text = json.dumps(index, sort_keys=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "identity.json").write_text(self.identity)
+        part = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.h5"
+        with write_whole(part, self.folder) as file:
+            file.attrs.update({"format": FORMAT, "version": VERSION, "identity": self.identity})
+            file["index"] = text
+            for clip, result in results:
+                if isinstance(result, Features):
+                    group = file.create_group(f"clips/{clip.id}")
+                    group["values"] = np.asarray(result.values, np.float32)
+                    group["times"] = np.asarray(result.times, np.float64)
+                    group["vector"] = np.asarray(result.vector, np.float32)
+        self.refresh()
+
+    def read(self, entries: Iterable[Entry], name: str) -> dict[str, np.ndarray]:
+        """Read ``values``, ``times`` or ``vector`` of usable entries, by clip id."""
+        by_part: dict[Path, list[str]] = {}
+        for entry in entries:
+            by_part.setdefault(entry.part, []).append(entry.id)
+        found = {}
+        for part, ids in by_part.items():
+            with h5py.File(part, "r", locking=False) as file:
+                for clip_id in ids:
+                    found[clip_id] = file[f"clips/{clip_id}/{name}"][()]
+        return found
+
+
+def source_key(clip: RawClip, modality: str) -> str:
+    """What a modality of a clip is made from, as 16 hex digits.
+
+    The content of a media file is judged by its size, its first and its last 64 KiB.
+    """
+    source = getattr(clip, modality)
+    if isinstance(source, Span):
+        content: Any = [_digest_file(source.path), source.start_s, source.end_s]
+    elif source is None:
+        content = clip.missing.get(modality)
+    else:
+        content = [source.text, source.words, source.duration_s]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _index_row(clip: RawClip, result: Features | Unusable, modality: str) -> dict[str, Any]:
+    row = {"id": clip.id, "source": source_key(clip, modality), "reason": "", "detail": ""}
+    if isinstance(result, Unusable):
+        return row | {"reason": result.reason, "detail": result.detail, "facts": {}}
+    return row | {"facts": dict(result.facts)}
+
+
+def _digest_file(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except OSError:
+        return "absent"
+    return _digest_content(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest_content(path: Path, size: int, _modified: int) -> str:
+    with path.open("rb") as file:
+        head = file.read(_SAMPLE_BYTES)
+        file.seek(max(0, size - _SAMPLE_BYTES))
+        return hashlib.sha256(b"%d" % size + head + file.read()).hexdigest()

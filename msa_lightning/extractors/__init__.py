@@ -1,0 +1,1 @@
+"""Extractors: the raw media of one clip to one sequence of features with times."""
