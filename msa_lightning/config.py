@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from msa_lightning.errors import USER_ERRORS, ConfigError
+from msa_lightning.errors import USER_ERRORS, ConfigError, JobError
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF = str(next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir()))
@@ -56,6 +56,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 if HydraConfig.get().mode is RunMode.MULTIRUN:
                     raise  # Hydra carries on with the other jobs
                 raise SystemExit(2) from None
+            except JobError as error:
+                print(f"error: {error}", file=sys.stderr)
+                if HydraConfig.get().mode is RunMode.MULTIRUN:
+                    raise
+                raise SystemExit(1) from None
 
         def script() -> None:
             _log_to_stdout()
@@ -262,6 +267,7 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     content: Any = OmegaConf.to_container(resolve_but_paths(cfg), resolve=False)
     for key in ("paths", "logger", "hydra", "again"):
         content.pop(key, None)
+    content.get("data", {}).pop("extraction", None)  # the extractors themselves stand apart
     for key in ("devices", "num_nodes", "strategy", "accelerator"):
         content.get("trainer", {}).pop(key, None)
     return content  # type: ignore[no-any-return]

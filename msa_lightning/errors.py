@@ -14,3 +14,7 @@ class DataNotFoundError(FileNotFoundError):
 
 
 USER_ERRORS = (ConfigError, DataError, DataNotFoundError)
+
+
+class JobError(RuntimeError):
+    """A job ran and failed; commands print it without a traceback and exit with code 1."""

@@ -189,7 +189,7 @@ def run_context(cfg: DictConfig) -> Iterator[Run]:
     folder = Path(cfg.paths.run or config.run_folder(cfg)).absolute()
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     named = cfg.copy()
-    for key in ("data", "prepared", "runs"):
+    for key in ("data", "prepared", "cache", "runs"):
         named.paths[key] = str(Path(cfg.paths[key]).absolute())
     named.paths.update({"run": str(folder), "name": folder.name, "id": digest})
     stored = config.resolve_but_paths(named)
@@ -278,8 +278,8 @@ def load_run(path: Path | str, paths: Mapping[str, str] | None = None) -> Loaded
 
     Args:
         path: The folder.
-        paths: Where ``data`` and ``prepared`` are now, if no longer where the run was made; by
-            default what ``MSA_DATA`` and ``MSA_PREPARED`` say.
+        paths: Where ``data``, ``prepared`` and ``cache`` are now, if no longer where the run was
+            made; by default what ``MSA_DATA``, ``MSA_PREPARED`` and ``MSA_CACHE`` say.
 
     Raises:
         DataNotFoundError: If it is not the folder of a finished run.
@@ -290,9 +290,9 @@ def load_run(path: Path | str, paths: Mapping[str, str] | None = None) -> Loaded
             raise DataNotFoundError(f"{path}: no {name} in it; expected a finished run's folder")
     cfg = config.load(path / "config.yaml")
     cfg.paths.run = str(path.absolute())
-    for key, variable in (("data", "MSA_DATA"), ("prepared", "MSA_PREPARED")):
-        now = paths[key] if paths else os.environ.get(variable)
-        if now and not Path(cfg.paths[key]).exists():
+    for key in ("data", "prepared", "cache"):
+        now = paths.get(key) if paths else os.environ.get(f"MSA_{key.upper()}")
+        if now and not Path(cfg.paths.get(key, "")).exists():
             cfg.paths[key] = now
     return LoadedRun(path, config.resolve(cfg))
 

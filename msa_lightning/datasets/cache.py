@@ -32,7 +32,7 @@ from msa_lightning.extractors.contract import Extractor, Features, RawClip, Span
 log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "msa-features", 1
-_SAMPLE_BYTES = 2**16  # of a media file's head and tail; containers keep their tables there
+_SAMPLE_BYTES = 2**14  # of a media file's head and tail; containers keep their tables there
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class FeatureCache:
 def source_key(clip: RawClip, modality: str) -> str:
     """What a modality of a clip is made from, as 16 hex digits.
 
-    The content of a media file is judged by its size, its first and its last 64 KiB.
+    The content of a media file is judged by its size, its first and its last 16 KiB.
     """
     source = getattr(clip, modality)
     if isinstance(source, Span):
@@ -146,7 +146,7 @@ def _index_row(clip: RawClip, result: Features | Unusable, modality: str) -> dic
     row = {"id": clip.id, "source": source_key(clip, modality), "reason": "", "detail": ""}
     if isinstance(result, Unusable):
         return row | {"reason": result.reason, "detail": result.detail, "facts": {}}
-    return row | {"facts": dict(result.facts)}
+    return row | {"facts": {"steps": len(result.values), **result.facts}}
 
 
 def _digest_file(path: Path) -> str:

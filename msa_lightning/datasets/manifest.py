@@ -1,17 +1,18 @@
 """The raw clips of a corpus: a list of where everything lies, before anything is decoded."""
 
-from collections import Counter
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from msa_lightning.datasets.labels import LabelColumns
-from msa_lightning.errors import DataError
-from msa_lightning.extractors.contract import RawClip, Reason, Transcript
+from msa_lightning.extractors.contract import RawClip, Reason, Span, Transcript
 
-MEDIA = frozenset({".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".webm", ".mov", ".m4v"})
+_SILENCE = ("sil", "sp")
+VIDEO = frozenset({".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".webm", ".mov", ".m4v"})
 SOUND = frozenset({".wav", ".flac", ".mp3", ".ogg", ".m4a"})
 
 
@@ -39,34 +40,8 @@ class Manifest:
     columns: Mapping[str, LabelColumns] = field(default_factory=dict)
     unmatched: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if twice := [i for i, n in Counter(clip.id for clip in self.clips).items() if n > 1]:
-            raise DataError(
-                f"{self.corpus}: the clip ids {sorted(twice)[:3]} are there twice; every clip needs "
-                "an id of its own: rename or remove one of each"
-            )
-        if wrong := [clip.id for clip in self.clips if "/" in clip.id or clip.id in ("", ".", "..")]:
-            raise DataError(
-                f"{self.corpus}: the clip ids {wrong[:3]} contain a slash or are empty; rename them"
-            )
 
-
-def inside(root: Path, path: Path) -> Path:
-    """The path, if it lies in a folder, links followed.
-
-    Raises:
-        DataError: If it leads outside.
-    """
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(
-            f"{path}: leads outside {root}; a corpus may only name files of its own folder"
-        )
-    return path
-
-
-def read_transcript(
-    path: Path, duration_s: float | None = None
-) -> tuple[Transcript | None, Reason | None]:
+def read_transcript(path: Path, duration_s: float | None = None) -> Transcript | Reason:
     """A text file as a transcript, or the reason why it is none.
 
     An ``.align`` file has a line ``start end word`` for each word, in units of 1/25000 s, as in the
@@ -75,49 +50,53 @@ def read_transcript(
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        return None, "no transcript"
+        return "no transcript"
     except UnicodeDecodeError:
-        return None, "transcript not UTF-8"
+        return "transcript not UTF-8"
     if path.suffix != ".align":
-        return check_text(text, duration_s)
+        return transcript_of(text, duration_s)
     try:
         rows = [line.split() for line in text.splitlines() if line.strip()]
         spoken = [(float(a) / 25000, float(b) / 25000, w) for a, b, w in rows if w not in _SILENCE]
-    except ValueError as error:
-        raise DataError(
-            f"{path}: expected lines 'start end word' ({error}); correct or remove the file"
-        ) from error
+    except ValueError:
+        return "transcript not readable"
     if not spoken:
-        return None, "empty transcript"
+        return "empty transcript"
     times = tuple((a, b) for a, b, _ in spoken)
-    return Transcript(" ".join(w for *_, w in spoken), times, duration_s), None
+    return Transcript(" ".join(w for *_, w in spoken), times, duration_s)
 
 
-def check_text(
-    text: str | None, duration_s: float | None
-) -> tuple[Transcript | None, Reason | None]:
-    """A text as a transcript, or the reason why it is none."""
+def transcript_of(text: str | None, duration_s: float | None) -> Transcript | Reason:
+    """A text as a transcript, or the reason why it is none; a duration of NaN is unknown."""
+    if duration_s is not None and math.isnan(duration_s):
+        duration_s = None
     if text is None:
-        return None, "no transcript"
+        return "no transcript"
     if not (words := text.split()):
-        return None, "empty transcript"
-    return Transcript(" ".join(words), None, duration_s), None
+        return "empty transcript"
+    return Transcript(" ".join(words), None, duration_s)
 
 
-def by_id(paths: Iterable[Path]) -> dict[str, Path]:
-    """Files by name without the ending.
-
-    Raises:
-        DataError: If two have the same.
-    """
-    found: dict[str, Path] = {}
+def by_id(paths: Iterable[Path]) -> dict[str, Path | None]:
+    """Files by name without the ending; None where two files have the same."""
+    found: dict[str, Path | None] = {}
     for path in sorted(paths):
-        if path.stem in found:
-            raise DataError(
-                f"{path} and {found[path.stem]} have the same id {path.stem}; rename or remove one"
-            )
-        found[path.stem] = path
+        found[path.stem] = None if path.stem in found else path
     return found
 
 
-_SILENCE = ("sil", "sp")
+def span(
+    files: Mapping[str, Path | None], name: str, interval: tuple[float, float | None] = (0.0, None)
+) -> Span | Reason:
+    """A part of the file of that name, or the reason why there is none."""
+    if name not in files:
+        return "no file"
+    path = files[name]
+    return Span(path, *interval) if path else "duplicate id"
+
+
+def raw_clip(clip_id: str, video: str, **sources: Span | Transcript | Reason) -> RawClip:
+    """A clip from what was found of each modality: its source, or the reason for having none."""
+    missing = {m: found for m, found in sources.items() if isinstance(found, str)}
+    present: Any = {m: found for m, found in sources.items() if not isinstance(found, str)}
+    return RawClip(clip_id, video, **present, missing=missing)

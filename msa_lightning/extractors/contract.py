@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Reason = Literal[
     "no file",
+    "duplicate id",
+    "outside data folder",
     "empty file",
     "not decodable",
     "no video stream",
@@ -23,6 +25,7 @@ Reason = Literal[
     "no transcript",
     "empty transcript",
     "transcript not UTF-8",
+    "transcript not readable",
     "no known word",
     "worker died",
     "timed out",
@@ -33,7 +36,7 @@ Reason = Literal[
 REASONS: tuple[str, ...] = get_args(Reason)
 
 
-class Unusable(Exception):
+class Unusable(Exception):  # noqa: N818 - a finding, not an error
     """A modality of a clip cannot be extracted; it is masked, and the job goes on.
 
     Args:

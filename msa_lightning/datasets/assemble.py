@@ -1,0 +1,108 @@
+"""From a manifest and the feature caches to one clip file (:mod:`msa_lightning.datasets.hdf5`)."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+
+from msa_lightning.datasets.cache import FeatureCache, source_key
+from msa_lightning.datasets.hdf5 import ClipTable, FeatureWriter, write_table, write_whole
+from msa_lightning.datasets.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+
+def assemble(
+    manifest: Manifest,
+    caches: Mapping[str, FeatureCache],
+    aggregate: Literal["mean", "sequence"],
+    folder: Path,
+) -> Path:
+    """Write ``<corpus>-<8 hex>.h5``, unless it is there: the name tells what it is made from.
+
+    Clips that are in no cache, or could not be used, have no rows; the audit says why.
+
+    Args:
+        manifest: The clips and their labels.
+        caches: By modality, filled.
+        aggregate: One vector per clip, or its sequence with times.
+        folder: Where the file goes.
+
+    Returns:
+        The file.
+    """
+    source = {
+        "extractors": {m: json.loads(cache.identity) for m, cache in caches.items()},
+        "aggregate": aggregate,
+    }
+    content = [
+        source,
+        [[c.id, *(source_key(c, m) for m in caches)] for c in manifest.clips],
+        manifest.splits.tolist(),
+        {name: y.tolist() for name, y in manifest.targets.items()},
+    ]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+    path = folder / f"{manifest.corpus}-{digest}.h5"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    masked: dict[str, dict[str, list[str]]] = {}
+    with write_whole(path, folder) as file:
+        digests = {}
+        for m, cache in caches.items():
+            group = file.create_group(f"features/{m}")
+            digests[m], masked[m] = _write_modality(group, manifest, cache, aggregate)
+        audit = {"masked": masked, "unmatched": dict(manifest.unmatched)}
+        write_table(file, _table(manifest, path, aggregate), digests, source, audit)
+    log.info("%s: %d clips", path, len(manifest.clips))
+    return path
+
+
+def _write_modality(
+    group: h5py.Group, manifest: Manifest, cache: FeatureCache, aggregate: str
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Write the rows of one modality; return digests, and the clips without rows by reason."""
+    writer = FeatureWriter(group, len(cache.columns), times=aggregate == "sequence")
+    masked: dict[str, list[str]] = {}
+    lengths, frames = [], []
+    for clip in manifest.clips:
+        entry = cache.find(clip)
+        if entry is None or entry.reason:
+            reason = entry.reason if entry else clip.missing.get(cache.modality, "not extracted")
+            masked.setdefault(reason, []).append(clip.id)
+            lengths.append(0)
+            frames.append(0)
+            continue
+        if aggregate == "sequence":
+            values, times = (cache.read([entry], n)[clip.id] for n in ("values", "times"))
+            writer.add(values, times)
+            lengths.append(len(values))
+        else:
+            writer.add(cache.read([entry], "vector")[clip.id][None])
+            lengths.append(1)
+        frames.append(int(entry.facts["steps"]))
+    writer.end_clips(lengths, frames)
+    return writer.close(), masked
+
+
+def _table(manifest: Manifest, path: Path, aggregate: str) -> ClipTable:
+    return ClipTable(
+        path=path,
+        corpus=manifest.corpus,
+        aggregate=aggregate,
+        synthetic=manifest.synthetic,
+        digest="",
+        ids=np.array([clip.id for clip in manifest.clips]),
+        videos=np.array([clip.video for clip in manifest.clips]),
+        splits=manifest.splits,
+        intervals=manifest.intervals,
+        targets=dict(manifest.targets),
+        columns={name: target.columns for name, target in manifest.columns.items()},
+        dims={},
+        frames={},
+    )

@@ -1,0 +1,75 @@
+"""A folder of media files without labels: each file is a clip."""
+
+from pathlib import Path
+
+import numpy as np
+
+from msa_lightning.datasets.manifest import (
+    SOUND,
+    VIDEO,
+    Manifest,
+    by_id,
+    raw_clip,
+    read_transcript,
+    span,
+)
+from msa_lightning.errors import DataNotFoundError
+
+
+class MediaFolder:
+    """Video and audio files below a folder; the name without the ending is the clip's id.
+
+    Sound comes from an audio file of the same name if there is one. A transcript is a file of the
+    same name ending in .txt or .align (words with times, as in the GRID corpus).
+
+    Args:
+        folder: Where the files are, at any depth; or one file.
+        transcripts: Where the transcripts are; None is beside the media.
+        corpus: Name of the corpus; None is the folder's.
+    """
+
+    def __init__(
+        self, *, folder: str, transcripts: str | None = None, corpus: str | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        self.transcripts = Path(transcripts) if transcripts else None
+        self.corpus = corpus or self.folder.stem
+
+    def manifest(self) -> Manifest:
+        """List the clips.
+
+        Raises:
+            DataNotFoundError: If the folder is not there or has no media file.
+        """
+        if not self.folder.exists():
+            raise DataNotFoundError(f"{self.folder}: no such file or folder")
+        single = self.folder.is_file()
+        paths = [self.folder] if single else [p for p in self.folder.rglob("*") if p.is_file()]
+        videos = by_id(p for p in paths if p.suffix.lower() in VIDEO)
+        sounds = by_id(p for p in paths if p.suffix.lower() in SOUND)
+        ids = sorted(videos.keys() | sounds.keys())
+        if not ids:
+            endings = " ".join(sorted(VIDEO | SOUND))
+            raise DataNotFoundError(f"{self.folder}: no media file (ending in {endings}) in it")
+        clips = []
+        for clip_id in ids:
+            beside = videos.get(clip_id) or sounds.get(clip_id)
+            folder = self.transcripts or (beside.parent if beside else self.folder)
+            candidates = [folder / f"{clip_id}{ending}" for ending in (".txt", ".align")]
+            found = [path for path in candidates if path.exists()]
+            clips.append(
+                raw_clip(
+                    clip_id,
+                    clip_id,
+                    text=read_transcript(found[0]) if found else "no transcript",
+                    audio=span(sounds if clip_id in sounds else videos, clip_id),
+                    visual=span(videos, clip_id) if clip_id in videos else "no video stream",
+                )
+            )
+        return Manifest(
+            corpus=self.corpus,
+            synthetic=False,
+            clips=clips,
+            intervals=np.full((len(clips), 2), np.nan),
+            splits=np.full(len(clips), "none"),
+        )
