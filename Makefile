@@ -12,6 +12,7 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed: make PYTHON=<one>" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints-cpu.txt -e '.[dev]'
+	-$(BIN)/msa-doctor fetch=true
 	@touch $@
 
 demo: $(STAMP)

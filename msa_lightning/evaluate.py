@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
     if not folders:
         raise DataNotFoundError(f"{cfg.run}: no run there; give a run folder or a pattern of them")
     for folder in folders:
-        run = load_run(folder, {key: str(cfg.paths[key]) for key in ("data", "prepared")})
+        run = load_run(folder, {key: str(cfg.paths[key]) for key in ("data", "prepared", "cache")})
         evaluate(run, device=cfg.device, again=cfg.again)
 
 

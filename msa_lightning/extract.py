@@ -14,8 +14,9 @@ def main(cfg: DictConfig) -> None:
     """
     cfg = resolve(cfg)
     validate(cfg, supplied={})
-    manifest = instantiate(cfg.source).manifest()
     extraction = instantiate(cfg.extraction)
+    extraction.caches()  # a missing model is told before the media are listed
+    manifest = instantiate(cfg.source).manifest()
     if cfg.preview:
         from msa_lightning.reporting.preview import draw_preview
 

@@ -1,12 +1,16 @@
 """Metrics and predictions of a whole split, from a model and from the simplest baseline."""
 
+import itertools
+import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
-from msa_lightning.batch import Output
+from msa_lightning.batch import Batch, Output
 from msa_lightning.modules.fusion import FusionModule
 from msa_lightning.objective import Objective, Scores
 
@@ -78,3 +82,42 @@ def mean_predictor(objective: Objective, datamodule: Any, split: str) -> dict[st
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the correlation of a constant is undefined, as expected
         return {name: float(value) for name, value in scores.compute().items()}
+
+
+@torch.inference_mode()
+def contributions(module: FusionModule, batches: Iterable[Batch]) -> pd.DataFrame:
+    """Scores of clips without labels, and what each modality contributes to them.
+
+    The contribution of a modality is what the score loses when that modality is masked (occlusion);
+    contributions need not add up to the score.
+
+    Returns:
+        A row per clip, target and component with columns id, target, component, score (NaN where
+        every modality is missing), and ``contribution_<modality>`` (NaN where it is missing, or
+        nothing else is there).
+    """
+    module.eval()
+    rows = []
+    for batch in batches:
+        present = {m: mask.any(1).cpu() for m, mask in batch.masks.items()}
+        number = torch.stack(list(present.values())).sum(0)
+        scores = _decode(module, batch)
+        without = {
+            m: _decode(module, batch.replace(masks={**batch.masks, m: torch.zeros_like(mask)}))
+            for m, mask in batch.masks.items()
+        }
+        for name, values in scores.items():
+            for i, k in itertools.product(range(len(batch)), range(values.shape[1])):
+                score = float(values[i, k]) if number[i] else math.nan
+                row = {"id": batch.ids[i], "target": name, "component": k, "score": score}
+                for m, others in without.items():
+                    counts = present[m][i] and number[i] > 1
+                    rest = float(others[name][i, k])
+                    row[f"contribution_{m}"] = score - rest if counts else math.nan
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _decode(module: FusionModule, batch: Batch) -> dict[str, Tensor]:
+    batch = batch.to(module.device).as_type(module.precision_type)
+    return module.objective.decode(module.net(batch).predictions)

@@ -125,23 +125,27 @@ class MoseiDataModule(LightningDataModule):
         if self.normaliser is None:
             self.normaliser = self._fit()
         if split not in self._datasets:
-            rows, targets = self._rows(split), self.targets(split)
-            ids = self.table.ids[rows].tolist()
-            if self.table.aggregate == "sequence":
-                self._datasets[split] = SequenceDataset(
-                    path=self.path, rows=rows, ids=ids, targets=targets, normaliser=self.normaliser
-                )
-            else:
-                if self.granularity == "video":
-                    ids = self._videos(rows)[1]
-                vectors = {m: self._vectors(m, rows) for m in self.modalities}
-                self._datasets[split] = VectorDataset(
-                    ids=ids,
-                    features={m: self.normaliser(m, x) for m, (x, _) in vectors.items()},
-                    present={m: present for m, (_, present) in vectors.items()},
-                    targets=targets,
-                )
+            self._datasets[split] = self._read(self._rows(split), self.targets(split))
         return self._datasets[split]
+
+    def _read(
+        self, rows: NDArray[np.int64], targets: dict[str, FloatArray]
+    ) -> VectorDataset | SequenceDataset:
+        assert self.normaliser
+        ids = self.table.ids[rows].tolist()
+        if self.table.aggregate == "sequence":
+            return SequenceDataset(
+                path=self.path, rows=rows, ids=ids, targets=targets, normaliser=self.normaliser
+            )
+        if self.granularity == "video":
+            ids = self._videos(rows)[1]
+        vectors = {m: self._vectors(m, rows) for m in self.modalities}
+        return VectorDataset(
+            ids=ids,
+            features={m: self.normaliser(m, x) for m, (x, _) in vectors.items()},
+            present={m: present for m, (_, present) in vectors.items()},
+            targets=targets,
+        )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training split."""
@@ -158,6 +162,11 @@ class MoseiDataModule(LightningDataModule):
     def ordered_dataloader(self, split: str) -> DataLoader[Batch]:
         """Any split in order, whole on this device."""
         return batch_loader(self.dataset(split), self.eval_batch_size, None, **self.loading)
+
+    def unlabelled_dataloader(self) -> DataLoader[Batch]:
+        """Every clip of the file in order, without labels; it takes a normaliser fitted before."""
+        dataset = self._read(np.arange(len(self.table.ids)), {})
+        return batch_loader(dataset, self.eval_batch_size, None, **self.loading)
 
     def _loader(self, split: str, batch_size: int, seed: int | None) -> DataLoader[Batch]:
         return batch_loader(self.dataset(split), batch_size, seed, self.trainer, **self.loading)

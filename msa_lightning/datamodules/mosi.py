@@ -1,5 +1,6 @@
 """CMU-MOSI from raw media, or any corpus whose source lists raw clips."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -7,7 +8,7 @@ from filelock import FileLock
 
 from msa_lightning.datamodules.mosei import MoseiDataModule
 from msa_lightning.datasets.assemble import assemble
-from msa_lightning.datasets.hdf5 import ClipTable
+from msa_lightning.datasets.hdf5 import ClipTable, open_clips
 from msa_lightning.datasets.manifest import Manifest
 from msa_lightning.errors import ConfigError
 from msa_lightning.extractors.extraction import Extraction
@@ -89,7 +90,7 @@ class MosiDataModule(MoseiDataModule):
         self.prepared.mkdir(parents=True, exist_ok=True)
         with FileLock(self.prepared / ".extraction.lock"):
             manifest = self.source.manifest()
-            self.extraction.run(manifest)
+            self.extraction.run(manifest, quiet=True)
             caches = self.extraction.caches()
             self.path = assemble(manifest, caches, self.aggregate, self.prepared)
 
@@ -99,6 +100,16 @@ class MosiDataModule(MoseiDataModule):
         if self._table is None:
             self.prepare_data()
         return super().table
+
+    @property
+    def missing(self) -> dict[str, dict[str, str]]:
+        """Why clips lack a modality: by modality and clip id."""
+        with open_clips(self.table.path) as file:
+            masked = json.loads(file.attrs["audit"])["masked"]
+        return {
+            m: {clip: reason for reason, clips in reasons.items() for clip in clips}
+            for m, reasons in masked.items()
+        }
 
     @property
     def provenance(self) -> dict[str, Any]:

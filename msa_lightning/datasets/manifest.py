@@ -41,6 +41,21 @@ class Manifest:
     unmatched: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A source whose manifest is known.
+
+    Attributes:
+        known: The manifest.
+    """
+
+    known: Manifest
+
+    def manifest(self) -> Manifest:
+        """The manifest."""
+        return self.known
+
+
 def read_transcript(path: Path, duration_s: float | None = None) -> Transcript | Reason:
     """A text file as a transcript, or the reason why it is none.
 

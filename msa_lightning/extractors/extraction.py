@@ -75,14 +75,20 @@ class Extraction:
         self.max_failed, self.retry = max_failed, retry
 
     def run(
-        self, manifest: Manifest, *, shard: str | None = None, workers: Workers | None = None
+        self,
+        manifest: Manifest,
+        *,
+        shard: str | None = None,
+        workers: Workers | None = None,
+        quiet: bool = False,
     ) -> dict[str, Counts]:
-        """Extract what the cache lacks, and print a closing table if that was anything.
+        """Extract what the cache lacks, and print a closing table.
 
         Args:
             manifest: The clips.
             shard: ``i/n``: only every n-th clip, beginning with the i-th, from 0.
             workers: Processes to use; by default they are started, if needed, and stopped.
+            quiet: Print nothing if there was nothing to do.
 
         Raises:
             JobError: If more than ``max_failed`` of the clips of a modality cannot be used. What
@@ -114,7 +120,7 @@ class Extraction:
         except JobError:
             show(manifest, counts)
             raise
-        if any(todo.values()):
+        if any(todo.values()) or not quiet:
             show(manifest, counts)
         return counts
 
@@ -134,9 +140,8 @@ class Extraction:
         total: int,
     ) -> None:
         pending: dict[str, list[tuple[RawClip, Features | Unusable]]] = {m: [] for m in todo}
-        written = beat = time.monotonic()
-        number = sum(map(len, todo.values()))
-        done = 0
+        began = written = beat = time.monotonic()
+        number, done = sum(map(len, todo.values())), 0
         with _progress() as progress:
             bar = progress.add_task("extract", total=number, rate="")
             try:
@@ -151,7 +156,7 @@ class Extraction:
                         counts[m].extracted += 1
                         _count_frames(counts[m], result.facts)
                     now = time.monotonic()
-                    rate = done / len(todo) / max(now - progress.tasks[0].start_time, 1e-9)  # type: ignore[operator]
+                    rate = done / len(todo) / (now - began)
                     progress.update(bar, completed=done, rate=f"{rate:.1f} clips/s")
                     if not progress.console.is_terminal and now - beat > _HEARTBEAT_S:
                         log.info("%d of %d extracted, %.1f clips/s", done, number, rate)
@@ -167,6 +172,8 @@ class Extraction:
             finally:
                 for name, results in pending.items():
                     caches[name].write(results)
+        seconds = time.monotonic() - began
+        log.info("%.1f s, %.1f clips/s", seconds, number / len(todo) / seconds)
 
     def _tasks(self, todo: Mapping[str, Sequence[RawClip]]) -> Iterator[Task]:
         """The longest work first, so that no process ends long after the others."""

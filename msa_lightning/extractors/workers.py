@@ -61,7 +61,7 @@ class Workers:
             if kind:
                 self._pool.stop()  # type: ignore[no-untyped-call]
             else:
-                self._pool.close()
+                self._pool.close()  # type: ignore[no-untyped-call]
             self._pool.join()
             self._pool = None
 
