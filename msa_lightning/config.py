@@ -30,7 +30,7 @@ _PACKAGE = Path(__file__).resolve().parent
 CONF = str(next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir()))
 """The configuration tree: inside an installed package, or at the top of a checkout."""
 
-_PATH_KEYS = r"run|runs|base|input|init_from|out|expect|paths\.\w+|adapters\.\w+"
+_PATH_KEYS = r"run|runs|base|input|transcripts|init_from|out|expect|paths\.\w+|adapters\.\w+"
 _PATH_ARGUMENT = re.compile(rf"^\+{{0,2}}({_PATH_KEYS})=(.*)", re.S)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from msa_lightning.extractors.contract import Features, RawClip, Unusable
+from msa_lightning.extractors.contract import Extractor, Features, RawClip, Unusable
 
 
 class Bytes:
@@ -74,3 +74,15 @@ class Moody(Bytes):
         if "slow" in clip.id:
             time.sleep(0.3)
         return super().extract(clip)
+
+
+class Bomb:
+    """Fails when a clip is extracted."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self.extractor = extractor
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("extract_") or name == "extract":
+            raise AssertionError("a full cache must not be extracted again")
+        return getattr(self.extractor, name)

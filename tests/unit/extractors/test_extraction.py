@@ -13,10 +13,9 @@ import pytest
 
 from msa_lightning.datasets.manifest import Manifest, raw_clip
 from msa_lightning.errors import ConfigError, DataNotFoundError, JobError
-from msa_lightning.extractors.contract import Extractor, Features, RawClip, Span, Transcript
-from msa_lightning.extractors import extraction as extraction_module
+from msa_lightning.extractors.contract import Features, RawClip, Span, Transcript
 from msa_lightning.extractors.extraction import Extraction
-from tests.data.extractors import Bytes, Moody, Words
+from tests.data.extractors import Bomb, Bytes, Moody, Words
 
 
 def corpus(folder: Path, names: list[str], *, text: str = "some words") -> Manifest:
@@ -56,25 +55,13 @@ def content(job: Extraction, manifest: Manifest) -> dict[tuple[str, str], bytes 
     return found
 
 
-class Bomb:
-    """Fails when a clip is extracted or a process is started."""
-
-    def __init__(self, extractor: Extractor) -> None:
-        self.extractor = extractor
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("extract_") or name == "extract":
-            raise AssertionError("a full cache must not be extracted again")
-        return getattr(self.extractor, name)
-
-
 def test_a_second_run_finds_everything_and_runs_nothing(tmp_path: Path) -> None:
     manifest = corpus(tmp_path / "media", ["a", "b", "c"])
     first = extraction(tmp_path / "cache").run(manifest)
-    assert {m: (c.extracted, c.cached) for m, c in first.items()} == {"text": (3, 0), "audio": (3, 0)}  # fmt: skip
+    assert [(c.extracted, c.cached) for c in first.values()] == [(3, 0), (3, 0)]
     bombs = {"audio": Bomb(Bytes()), "text": Bomb(Words())}
     again = extraction(tmp_path / "cache", bombs).run(manifest)
-    assert {m: (c.extracted, c.cached) for m, c in again.items()} == {"text": (0, 3), "audio": (0, 3)}  # fmt: skip
+    assert [(c.extracted, c.cached) for c in again.values()] == [(0, 3), (0, 3)]
 
 
 def test_only_chosen_modalities_are_extracted(tmp_path: Path) -> None:
