@@ -108,7 +108,7 @@ def fetch_missing(console: Console, *, everything: bool) -> None:
         console.print(Text(f"{asset.file}: fetching {megabytes(asset)} from {asset.source}"))
         try:
             fetch(asset)
-        except USER_ERRORS as error:
+        except (*USER_ERRORS, OSError) as error:  # OSError: the user cache cannot be written
             console.print(Text(str(error), style="red"))
             return False
         return True

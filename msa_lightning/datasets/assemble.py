@@ -59,7 +59,7 @@ def assemble(
             digests[m], masked[m] = _write_modality(group, manifest, cache, aggregate)
         audit = {"masked": masked, "unmatched": dict(manifest.unmatched)}
         write_table(file, _table(manifest, path, aggregate), digests, source, audit)
-    log.info("%s: %d clips", path, len(manifest.clips))
+    log.debug("%s: %d clips", path, len(manifest.clips))
     return path
 
 

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _VERSION = 1  # counts up when the same options give other data
 _SYNTHETIC = "synthetic: msa-lightning demo corpus, made by a program; nobody said this"
 _STAMP = "demo_media.json"
-_NOISE = {"text": 0.65, "audio": 0.9, "visual": 1.4}  # of the evidence, in sd of z
+_NOISE = {"text": 0.5, "audio": 1.2, "visual": 1.6}  # of the evidence, in sd of z
 
 # ---- What is said.
 
@@ -59,10 +59,10 @@ _VERBS = {
     2: "enjoyed",
     3: "loved adored",
 }
-_TOPICS = "plot acting music story dialogue ending cast movie humor villain soundtrack script"
+_TOPICS = "plot acting music story dialogue ending cast movie humor villain script"
 _TEMPLATES = (
     "the {topic} was {word} and {second}",
-    "I thought the {topic} was {word} and {second}",
+    "I found the {topic} {word} and {second}",
     "I {verb} the {topic} it was {word}",
     "it was {word} and the {topic} {second}",
     "you know I {verb} the {word} {topic}",
@@ -246,18 +246,19 @@ def _draw_speaker(rng: np.random.Generator) -> Speaker:
 def _write_sentence(rng: np.random.Generator, evidence: float) -> str:
     """Write a sentence whose polarity follows the evidence."""
 
-    def pick(words: dict[int, str], polarity: float) -> str:
+    def pick(words: dict[int, str], polarity: float, but: str = "") -> str:
         level = round(float(np.clip(polarity, -3, 3)))
-        return str(rng.choice(words[level].split()))
+        return str(rng.choice([word for word in words[level].split() if word != but]))
 
     polarity = 0.2 + 1.7 * evidence
     template = str(rng.choice(_TEMPLATES))
     if rng.random() < 0.06:
         template, polarity = _NEGATED, -polarity
+    word = pick(_WORDS, polarity)
     return template.format(
         topic=rng.choice(_TOPICS.split()),
-        word=pick(_WORDS, polarity),
-        second=pick(_WORDS, polarity + rng.normal(0, 0.5)),
+        word=word,
+        second=pick(_WORDS, polarity + rng.normal(0, 0.5), but=word),
         verb=pick(_VERBS, polarity + rng.normal(0, 0.5)),
     )
 
@@ -297,7 +298,7 @@ def _speak(clips: Sequence[DemoClip]) -> tuple[list[NDArray[np.int16]], int]:
     for clip in clips:
         speaker, evidence = clip.speaker, clip.evidence["audio"]
         library.espeak_SetVoiceByName(speaker.voice.encode())
-        library.espeak_SetParameter(_RATE, round(float(np.clip(190 + 16 * evidence, 150, 240))), 0)
+        library.espeak_SetParameter(_RATE, round(float(np.clip(195 + 16 * evidence, 160, 240))), 0)
         library.espeak_SetParameter(_VOLUME, 100, 0)
         library.espeak_SetParameter(_PITCH, round(speaker.pitch + 12 * np.clip(evidence, -3, 3)), 0)
         library.espeak_SetParameter(_RANGE, round(50 + 15 * float(np.clip(evidence, -3, 3))), 0)

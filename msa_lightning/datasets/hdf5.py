@@ -263,6 +263,7 @@ def write_table(
     for name, texts in arrays.items():
         file.create_dataset(name, data=texts.tolist(), dtype=h5py.string_dtype())
         digests[name] = texts.tolist()
+    file.create_group("targets")  # empty if nothing is labelled
     numbers = {"interval": table.intervals.astype(np.float64)}
     numbers |= {f"targets/{name}": v.astype(np.float32) for name, v in table.targets.items()}
     for name, array in numbers.items():

@@ -42,10 +42,15 @@ def make_raw(folder: Path) -> Path:
         folds.setdefault(f"standard_{split[v]}_fold", []).append(f"v{v}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     (folder / "folds.json").write_text(json.dumps(folds))
+    make_vectors(folder)
+    return folder
+
+
+def make_vectors(folder: Path) -> None:
+    """Write ``vectors.txt``: six words of three numbers."""
     vectors = {"it": (0, 0, 1), "was": (0, 1, 0)} | {w: (y, 1, 1) for w, y in WORDS.items()}
     lines = [f"{word} {' '.join(map(str, vector))}\n" for word, vector in vectors.items()]
     (folder / "vectors.txt").write_text("".join(lines))
-    return folder
 
 
 def raw_source(folder: Path) -> MosiRaw:

@@ -1,7 +1,6 @@
 """msa-doctor as a user calls it: what it prints, what it fetches, and its exit code."""
 
 import hashlib
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -45,8 +44,8 @@ def there(asset: Asset) -> Path:
     """Pretrained weights, or a skip with the reason."""
     try:
         return find(asset).path
-    except DataNotFoundError as error:
-        pytest.skip(str(error))
+    except DataNotFoundError:
+        pytest.skip(f"{asset.file} is not on this machine; msa-doctor fetch=true")
 
 
 def test_all_is_well_where_the_weights_are(run, tmp_path, monkeypatch):

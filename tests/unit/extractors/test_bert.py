@@ -169,6 +169,17 @@ def test_tokens_take_the_times_of_their_words(tiny):
     assert features.times.dtype == np.float64
 
 
+def test_a_token_that_begins_with_a_space_is_of_the_word_after_it(tiny, tmp_path):
+    folder = Path(shutil.copytree(tiny, tmp_path / "sentencepiece"))
+    pieces = ["<unk>", "\u2581good", "\u2581bad"]  # as the tokenizers of T5 or XLM-R have them
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<unk>").save_pretrained(folder)
+    features = encoder(folder).extract(clip("good bad", ((0.1, 0.5), (0.6, 0.9))))
+    assert features.times.tolist() == [[0.1, 0.5], [0.6, 0.9]]
+
+
 def test_times_are_estimated_or_counted_where_unknown(tiny):
     extractor = encoder(tiny)
     estimated = extractor.extract(clip("good was abc", None, 5.0))

@@ -15,10 +15,10 @@ from skimage.transform import resize, rotate
 from msa_lightning.config import CONF, instantiate
 from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
 from msa_lightning.extractors import facemesh as module
-from msa_lightning.extractors.assets import FACE_LANDMARKER, MEDIAPIPE_LEGACY, fetch, find
+from msa_lightning.extractors.assets import FACE_LANDMARKER, MEDIAPIPE_LEGACY, Asset, fetch, find
 from msa_lightning.extractors.contract import RawClip, Span, Unusable
 from msa_lightning.extractors.facemesh import FACEMESH65, FaceMesh, facemesh65
-from msa_lightning.extractors.landmarks import choose, detector, pose
+from msa_lightning.extractors.landmarks import Choice, choose, detector, pose
 from tests.data.make_data import real_data
 from tests.data.make_media import write_media
 
@@ -30,7 +30,7 @@ OPTIONS = {
     "face_width": [234, 454],
     "origin": "image",
     "max_faces": 4,
-    "route": "tasks",
+    "route": "auto",
     "model": None,
 }
 
@@ -39,17 +39,26 @@ def make(**changes) -> FaceMesh:
     return FaceMesh(**OPTIONS | changes)
 
 
-def weights(asset) -> Path:
+def weights(asset: Asset) -> Path:
     """Pretrained weights, or a skip with the reason."""
     try:
         return find(asset).path
-    except DataNotFoundError as error:
-        pytest.skip(str(error))
+    except DataNotFoundError:
+        pytest.skip(f"{asset.file} is not on this machine; msa-doctor fetch=true")
 
 
 @pytest.fixture
 def tasks() -> Path:
     return weights(FACE_LANDMARKER)
+
+
+@pytest.fixture
+def route() -> Choice:
+    """Whichever interface this machine has; all tests in this process use the same."""
+    try:
+        return choose("auto")
+    except DataNotFoundError:
+        pytest.skip("no weights of FaceMesh are on this machine; msa-doctor fetch=true")
 
 
 def face(side: int = SIDE) -> np.ndarray:
@@ -177,7 +186,7 @@ def test_pose_is_read_from_a_rotation():
     np.testing.assert_allclose(pose(matrix), [20, -30, 40, 1, 2, -50])
 
 
-def test_one_row_for_each_frame_with_its_time(tasks, moving):
+def test_one_row_for_each_frame_with_its_time(route, moving):
     found = make().extract(moving)
     assert found.values.shape == (8, 65)
     assert found.values.dtype == found.vector.dtype == np.float32
@@ -190,15 +199,15 @@ def test_one_row_for_each_frame_with_its_time(tasks, moving):
         "frames_with_face": 8,
         "face_share": 1.0,
         "frames_with_several_faces": 0,
-        "route": "tasks",
+        "route": route.route,
     }
     mouth = found.values[:, FACEMESH65.index("mouth_width")]
     assert mouth.std() < 0.02  # it wanders, it does not smile
 
 
-def test_a_clip_does_not_depend_on_those_before_it(tasks, tmp_path, moving):
+def test_a_clip_does_not_depend_on_those_before_it(route, tmp_path, moving):
     other = clip(tmp_path / "other.mp4", [beside(face(224), face(160))] * 3)
-    extractor = make(features=["facemesh65", "blendshapes", "pose"])
+    extractor = make()
     first = extractor.extract(moving)
     extractor.extract(other)
     np.testing.assert_array_equal(first.values, extractor.extract(moving).values)
@@ -206,7 +215,7 @@ def test_a_clip_does_not_depend_on_those_before_it(tasks, tmp_path, moving):
     np.testing.assert_array_equal(first.values[4:6], alone.values)
 
 
-def test_frames_without_a_face_are_left_out_and_counted(tasks, tmp_path):
+def test_frames_without_a_face_are_left_out_and_counted(route, tmp_path):
     found = make().extract(clip(tmp_path / "c.mp4", [noise(), face(), BLACK, face(), face()]))
     assert found.values.shape == (3, 65)
     np.testing.assert_allclose(found.times[:, 0], [0.1, 0.3, 0.4], atol=1e-6)
@@ -214,7 +223,7 @@ def test_frames_without_a_face_are_left_out_and_counted(tasks, tmp_path):
     assert found.facts["face_share"] == 0.6
 
 
-def test_no_face_is_a_reason(tasks, tmp_path):
+def test_no_face_is_a_reason(route, tmp_path):
     with pytest.raises(Unusable, match=r"no face \(in 3 frames\)"):
         make().extract(clip(tmp_path / "c.mp4", [noise()] * 3))
 
@@ -225,7 +234,7 @@ def test_a_missing_video_keeps_its_reason():
 
 
 @pytest.mark.parametrize("large_first", [True, False])
-def test_the_largest_of_several_faces_is_taken_and_they_are_counted(tasks, tmp_path, large_first):
+def test_the_largest_of_several_faces_is_taken_and_they_are_counted(route, tmp_path, large_first):
     large, small = face(), face(180)
     both = [large, small] if large_first else [small, large]
     alone = [large, BLACK] if large_first else [BLACK, large]
@@ -236,7 +245,7 @@ def test_the_largest_of_several_faces_is_taken_and_they_are_counted(tasks, tmp_p
     np.testing.assert_allclose(several.vector, single.vector, atol=0.1)
 
 
-def test_takes_the_first_frames_or_some_of_each_second(tasks, moving):
+def test_takes_the_first_frames_or_some_of_each_second(route, moving):
     every = make().extract(moving)
     first = make(max_frames=3).extract(moving)
     np.testing.assert_array_equal(first.values, every.values[:3])
@@ -282,8 +291,8 @@ def test_scores_are_shares_and_the_pose_follows_the_head(tasks, tmp_path):
     assert x[3] > x[0]
 
 
-def test_rows_that_do_not_follow_one_another_are_read_rightly(tasks):
-    detect = detector("tasks", tasks, max_faces=1, expressions=False)
+def test_rows_that_do_not_follow_one_another_are_read_rightly(route):
+    detect = detector(route.route, route.weights.path, max_faces=1, expressions=False)
     odd = face()[:, :251]
     assert not odd.flags.c_contiguous
     for picture in (odd, face()[:, ::-1], np.asfortranarray(face())):
@@ -292,8 +301,8 @@ def test_rows_that_do_not_follow_one_another_are_read_rightly(tasks):
         np.testing.assert_array_equal(found.landmarks, expected.landmarks)
 
 
-def test_landmarks_are_pixels_of_any_shape_of_picture(tasks):
-    detect = detector("tasks", tasks, max_faces=1, expressions=False)
+def test_landmarks_are_pixels_of_any_shape_of_picture(route):
+    detect = detector(route.route, route.weights.path, max_faces=1, expressions=False)
     (square,) = detect(face())
     (wide,) = detect(beside(face(), BLACK)[:, :384])
     np.testing.assert_allclose(square.landmarks[:, :2], wide.landmarks[:, :2], atol=6)
@@ -313,20 +322,20 @@ CHANGES = {
 
 @pytest.mark.parametrize("option", CHANGES)
 def test_every_option_is_part_of_the_identity(option):
-    changed = make(**{option: CHANGES[option]})
-    assert json.dumps(make().identity) != json.dumps(changed.identity)
+    plain, changed = make(route="tasks"), make(route="tasks", **{option: CHANGES[option]})
+    assert json.dumps(plain.identity) != json.dumps(changed.identity)
 
 
 def test_identity_tells_the_route_and_the_weights(tmp_path):
-    assert make().identity["route"] == "tasks"
-    assert make().identity["weights"] == FACE_LANDMARKER.sha256
+    assert make(route="tasks").identity["route"] == "tasks"
+    assert make(route="tasks").identity["weights"] == FACE_LANDMARKER.sha256
     assert make(route="legacy").identity["weights"] == MEDIAPIPE_LEGACY.sha256
     own = tmp_path / "own.task"
     own.write_bytes(b"other weights")
     assert make(model=str(own)).identity["weights"] not in ("", FACE_LANDMARKER.sha256)
 
 
-def test_survives_pickling_after_use(tasks, moving):
+def test_survives_pickling_after_use(route, moving):
     extractor = make()
     found = extractor.extract(moving)
     again = pickle.loads(pickle.dumps(extractor))
@@ -369,7 +378,7 @@ def test_auto_takes_tasks_where_its_weights_are(tasks):
     assert FACE_LANDMARKER.file in choice.why
 
 
-def test_weights_that_are_none_are_an_error_of_the_user(tmp_path, moving):
+def test_weights_that_are_none_are_an_error_of_the_user(tasks, tmp_path, moving):
     garbage = tmp_path / "garbage.task"
     garbage.write_bytes(b"garbage" * 100)
     with pytest.raises(DataError, match=r"garbage\.task: not a face landmarker"):
@@ -469,7 +478,7 @@ def test_the_legacy_route_comes_from_the_package_registry(moving):
 
 
 @pytest.mark.realdata
-def test_finds_the_face_in_every_frame_of_real_clips(tasks):
+def test_finds_the_face_in_every_frame_of_real_clips(route):
     paths = sorted(real_data("grid").rglob("*.mpg"))[:3]
     for path in paths:
         facts = make(max_frames=20).extract(RawClip("v_0", "v", visual=Span(path))).facts
