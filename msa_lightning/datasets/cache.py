@@ -28,11 +28,11 @@ import numpy as np
 
 from msa_lightning.datasets.hdf5 import write_whole
 from msa_lightning.extractors.contract import Extractor, Features, RawClip, Span, Unusable
+from msa_lightning.extractors.digest import digest
 
 log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "msa-features", 1
-_SAMPLE_BYTES = 2**14  # of a media file's head and tail; containers keep their tables there
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class FeatureCache:
 def source_key(clip: RawClip, modality: str) -> str:
     """What a modality of a clip is made from, as 16 hex digits.
 
-    The content of a media file is judged by its size, its first and its last 16 KiB.
+    The content of a media file is judged by its name, size, first and last 16 KiB.
     """
     source = getattr(clip, modality)
     if isinstance(source, Span):
@@ -158,8 +158,5 @@ def _digest_file(path: Path) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _digest_content(path: Path, size: int, _modified: int) -> str:
-    with path.open("rb") as file:
-        head = file.read(_SAMPLE_BYTES)
-        file.seek(max(0, size - _SAMPLE_BYTES))
-        return hashlib.sha256(b"%d" % size + head + file.read()).hexdigest()
+def _digest_content(path: Path, _size: int, _modified: int) -> str:
+    return digest([path])

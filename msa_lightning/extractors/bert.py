@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
 from msa_lightning.extractors.assets import MINILM, find, places
 from msa_lightning.extractors.contract import Features, RawClip, Transcript, Unusable
-from msa_lightning.extractors.word_vectors import digest, transcript_of, word_times
+from msa_lightning.extractors.digest import digest
+from msa_lightning.extractors.transcripts import transcript_in, word_times
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class Encoder:
         spoken: dict[int, tuple[Transcript, NDArray[np.float64], str]] = {}
         for i, clip in enumerate(clips):
             try:
-                transcript = transcript_of(clip)
+                transcript = transcript_in(clip)
                 spoken[i] = transcript, *word_times(transcript)
             except Unusable as finding:
                 results[i] = finding

@@ -1,4 +1,4 @@
-"""Word vectors from a file, GloVe's say; and when each word of a transcript is spoken.
+"""Word vectors from a file, GloVe's say.
 
 A file of any format is read once, piece by piece, into an HDF5 table in the user cache. Vectors are
 then read from there one by one, so that a file of gigabytes takes next to no memory.
@@ -7,12 +7,12 @@ then read from there one by one, so that a file of gigabytes takes next to no me
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from zipfile import BadZipFile
 
 import h5py
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from msa_lightning.datasets.hdf5 import write_whole
 from msa_lightning.errors import DataError, DataNotFoundError
 from msa_lightning.extractors.assets import places
-from msa_lightning.extractors.contract import Features, RawClip, Transcript, Unusable
+from msa_lightning.extractors.contract import Features, RawClip, Unusable
+from msa_lightning.extractors.digest import digest
+from msa_lightning.extractors.transcripts import transcript_in, word_times
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class WordVectors:
         Raises:
             Unusable: If there is no transcript, or no word of it is known.
         """
-        transcript = transcript_of(clip)
+        transcript = transcript_in(clip)
         times, kind = word_times(transcript)
         vectors: list[NDArray[np.float32]] = []
         steps: list[int] = []
@@ -131,58 +133,6 @@ class WordVectors:
             table.parent.mkdir(parents=True, exist_ok=True)
             _write_table(self.path, table)
         return table
-
-
-def transcript_of(clip: RawClip) -> Transcript:
-    """The transcript of a clip.
-
-    Raises:
-        Unusable: If it has none, or one without words.
-    """
-    if clip.text is None:
-        raise Unusable(clip.missing.get("text", "no transcript"))
-    if not clip.text.text.split():
-        raise Unusable("empty transcript")
-    return clip.text
-
-
-def word_times(
-    transcript: Transcript,
-) -> tuple[NDArray[np.float64], Literal["words", "estimated", "index"]]:
-    """Start and end of each of N words, and how they are known.
-
-    Returns:
-        (N, 2) seconds if the times of the words are known; else estimated from the length of the
-        clip, in proportion to the letters; else word i lasts from i to i + 1.
-
-    Raises:
-        Unusable: If there are not as many times as words.
-    """
-    words = transcript.text.split()
-    if transcript.words is not None:
-        if len(transcript.words) != len(words):
-            detail = f"times of {len(transcript.words)} words for {len(words)}"
-            raise Unusable("transcript not readable", detail)
-        return np.array(transcript.words, np.float64), "words"
-    if transcript.duration_s:
-        letters = np.cumsum([0, *map(len, words)])
-        edges = transcript.duration_s * letters / letters[-1]
-        return np.stack([edges[:-1], edges[1:]], axis=1), "estimated"
-    steps = np.arange(len(words), dtype=np.float64)
-    return np.stack([steps, steps + 1], axis=1), "index"
-
-
-def digest(paths: Iterable[Path]) -> str:
-    """Hash of files judged by name, size, first and last 64 KiB: weights take long to read."""
-    total = hashlib.sha256()
-    for path in sorted(paths):
-        size = path.stat().st_size
-        total.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            total.update(file.read(_SAMPLE_BYTES))
-            file.seek(max(0, size - _SAMPLE_BYTES))
-            total.update(file.read())
-    return total.hexdigest()
 
 
 @cache

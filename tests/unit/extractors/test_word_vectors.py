@@ -13,7 +13,8 @@ from msa_lightning.config import CONF
 from msa_lightning.errors import DataError, DataNotFoundError
 from msa_lightning.extractors import word_vectors
 from msa_lightning.extractors.contract import Features, RawClip, Transcript, Unusable
-from msa_lightning.extractors.word_vectors import WordVectors, word_times
+from msa_lightning.extractors.transcripts import word_times
+from msa_lightning.extractors.word_vectors import WordVectors
 
 WORDS = ["the", "movie", "was", "good", "do", "n't", "it", "'s", "Good", "naïve", "u.s", "."]
 VECTORS = np.random.default_rng(0).normal(size=(len(WORDS), 4)).astype(np.float32)
