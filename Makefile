@@ -19,6 +19,11 @@ demo: $(STAMP)
 	$(BIN)/msa-prepare source=demo
 	$(BIN)/msa-train experiment=demo
 	$(BIN)/msa-evaluate 'run=runs/demo/*'
+	$(BIN)/msa-extract source=demo_raw extractor/text=minilm
+	$(BIN)/msa-train experiment=demo_raw
+	$(BIN)/msa-evaluate 'run=runs/demo_raw/*'
+	$(BIN)/msa-predict 'run=runs/demo_raw/*' input=prepared/demo_raw/Raw/Video/Segmented/demo_0003_1.mp4 \
+	    text='it was great'
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not realdata and not slurm and not browser'
@@ -43,4 +48,4 @@ reproduce-mosi_modalities: $(STAMP)
 	    expect=experiments/mosi_modalities/results.csv tolerance=0.02
 
 clean:
-	rm -rf $(VENV) runs prepared
+	rm -rf $(VENV) runs prepared cache predictions

@@ -23,10 +23,14 @@ def main(cfg: DictConfig) -> None:
     """
     from msa_lightning.datasets.raw_input import read_input
     from msa_lightning.reporting.predictions import show_predictions, write_predictions
-    from msa_lightning.run import load_run
+    from msa_lightning.run import load_run, run_folders
 
     cfg = resolve(cfg)
-    run = load_run(cfg.run, {key: str(cfg.paths[key]) for key in ("data", "prepared", "cache")})
+    folders = run_folders(cfg.run)
+    if len(folders) != 1:
+        found = ", ".join(map(str, folders[:3])) or "none"
+        raise ConfigError(f"run: {cfg.run} is {len(folders)} runs ({found}); give one")
+    run = load_run(folders[0], {key: str(cfg.paths[key]) for key in ("data", "prepared", "cache")})
     if "extraction" not in run.cfg.data:
         raise ConfigError(
             f"{run.dir}: was trained on the features of {run.cfg.data.path}, raw video has others; "

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _VERSION = 1  # counts up when the same options give other data
 _SYNTHETIC = "synthetic: msa-lightning demo corpus, made by a program; nobody said this"
 _STAMP = "demo_media.json"
-_NOISE = {"text": 0.5, "audio": 1.2, "visual": 1.6}  # of the evidence, in sd of z
+_NOISE = {"text": 0.55, "audio": 1.1, "visual": 1.5}  # of the evidence, in sd of z
 
 # ---- What is said.
 
