@@ -114,5 +114,8 @@ class MosiDataModule(MoseiDataModule):
     @property
     def provenance(self) -> dict[str, Any]:
         """What a run records about its data: the extractors and their weights, too."""
-        identities = {m: dict(e.identity) for m, e in self.extraction.extractors.items()}
-        return super().provenance | {"extractors": identities}
+        extractors = {
+            m: {"name": e.name, "weights_from": e.weights, **e.identity}
+            for m, e in self.extraction.extractors.items()
+        }
+        return super().provenance | {"extractors": extractors}

@@ -155,7 +155,7 @@ def _texts(clip: RawClip, intervals: Sequence[Interval]) -> Sequence[Transcript 
     beside = np.maximum(starts[owners] - middles, middles - ends[owners]) > BESIDE_S
     if beside.any():
         log.warning(
-            "%s: %d of %d words lie where nobody speaks, so they are in no clip",
+            "%s: %d of %d words lie where nobody speaks or after the end, so they are in no clip",
             clip.id,
             beside.sum(),
             len(beside),
@@ -234,7 +234,7 @@ def read_subtitles(path: Path, duration_s: float | None = None) -> Transcript | 
 def _cues(lines: Sequence[str], spaces_end: bool) -> Iterator[tuple[float, float, list[str]]]:
     """Start, end and lines of each cue."""
     found = [(i, match) for i, line in enumerate(lines) if (match := _CUE.match(line))]
-    ends = [*(i for i, _ in found[1:]), len(lines)]
+    ends = [*(i for i, _ in found), len(lines)][1:]
     for (i, match), end in zip(found, ends, strict=True):
         body = takewhile(lambda line: line.strip() if spaces_end else line, lines[i + 1 : end])
         start_s = _seconds(match[1])

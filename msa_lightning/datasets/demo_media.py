@@ -59,7 +59,7 @@ _VERBS = {
     2: "enjoyed",
     3: "loved adored",
 }
-_TOPICS = "plot acting music story dialogue ending cast movie humor villain script"
+_TOPICS = "plot acting music story ending cast movie humor villain script"
 _TEMPLATES = (
     "the {topic} was {word} and {second}",
     "I found the {topic} {word} and {second}",
@@ -164,8 +164,8 @@ def make_demo_media(folder: Path, *, seed: int, videos: int, clips_per_video: in
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    # In a process of its own: espeak-ng's state outlives its termination, so a second corpus made
-    # by the same process would sound different.
+    # In a process of its own: what espeak-ng has said before changes how it sounds, so a second
+    # corpus made by the same process would be another.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         speech, rate_hz = pool.submit(_speak, clips).result()
     for clip, samples in zip(clips, speech, strict=True):
@@ -284,6 +284,7 @@ def _speak(clips: Sequence[DemoClip]) -> tuple[list[NDArray[np.int16]], int]:
             f"{data.decode()}: espeak-ng cannot use its voices; "
             "pip install --force-reinstall espeakng-loader"
         )
+    library.espeak_ng_SetRandSeed(ctypes.c_long(0))  # it is the time of day until then
     pieces: list[NDArray[np.int16]] = []
 
     def take(samples: Any, count: int, _: Any) -> int:
@@ -298,7 +299,7 @@ def _speak(clips: Sequence[DemoClip]) -> tuple[list[NDArray[np.int16]], int]:
     for clip in clips:
         speaker, evidence = clip.speaker, clip.evidence["audio"]
         library.espeak_SetVoiceByName(speaker.voice.encode())
-        library.espeak_SetParameter(_RATE, round(float(np.clip(195 + 16 * evidence, 160, 240))), 0)
+        library.espeak_SetParameter(_RATE, round(float(np.clip(205 + 16 * evidence, 170, 250))), 0)
         library.espeak_SetParameter(_VOLUME, 100, 0)
         library.espeak_SetParameter(_PITCH, round(speaker.pitch + 12 * np.clip(evidence, -3, 3)), 0)
         library.espeak_SetParameter(_RANGE, round(50 + 15 * float(np.clip(evidence, -3, 3))), 0)

@@ -153,11 +153,18 @@ class Encoder:
             facts={"tokens": int((~special).sum()), "tokens_cut": cut, "times": kind},
         )
 
-    @cached_property
+    @property
+    def weights(self) -> str:
+        """Which encoder serves, and from where."""
+        return f"{self.name} from the {self._found[1]}"
+
+    @property
     def _folder(self) -> Path:
-        folder, origin = _resolve(self.encoder)
-        log.info("text encoder %s: %s, from the %s", self.name, folder, origin)
-        return folder
+        return self._found[0]
+
+    @cached_property
+    def _found(self) -> tuple[Path, str]:
+        return _resolve(self.encoder)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, int]:

@@ -145,6 +145,10 @@ class Extractor(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """Everything that can change the features: version, options, pinned weights; JSON."""
 
+    @property
+    def weights(self) -> str:
+        """Which pretrained weights serve and where they come from, for people; or none."""
+
     def extract(self, clip: RawClip) -> Features:
         """Features of one clip.
 

@@ -113,7 +113,10 @@ class Extraction:
         try:
             self._check(counts, len(clips))
             if any(todo.values()):
-                log.info("%s: extracting %s", manifest.corpus, _describe(todo))
+                for m, extractor in self.extractors.items():
+                    if todo[m]:
+                        how = extractor.name, extractor.weights
+                        log.info("%s: %d clips with %s (weights: %s)", m, len(todo[m]), *how)
                 own = Workers(self.extractors, self.workers, self.timeout_s)
                 with nullcontext(workers) if workers else own as pool:
                     self._extract(todo, caches, counts, pool, len(clips))
@@ -205,10 +208,6 @@ def _shard(clips: Sequence[RawClip], shard: str | None) -> Sequence[RawClip]:
     if not 0 <= i < n:
         raise ConfigError(f"shard: '{shard}' is not i/n with 0 <= i < n, 0/8 say")
     return clips[i::n]
-
-
-def _describe(todo: Mapping[str, Sequence[Any]]) -> str:
-    return ", ".join(f"{m} of {len(clips)} clips" for m, clips in todo.items() if clips)
 
 
 def _progress() -> Progress:

@@ -178,6 +178,12 @@ class FaceMesh:
             "weights": sha256,
         }
 
+    @property
+    def weights(self) -> str:
+        """Which interface of MediaPipe serves, and where its weights come from."""
+        found = self._choice.weights
+        return f"route {self._choice.route}, {found.path.name} from the {found.origin}"
+
     def extract(self, clip: RawClip) -> Features:
         """Features of the frames that have a face.
 

@@ -14,8 +14,10 @@ depend on those before it, and ``tasks`` then smooths away part of the mouth's m
 import contextlib
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -161,6 +163,8 @@ def _tasks(weights: Path, max_faces: int, expressions: bool) -> Detector:
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{weights}: not a face landmarker model ({error})") from error
 
+    # _ignore_profiling_signal()
+
     def detect(image: NDArray[np.uint8]) -> list[Face]:
         # MediaPipe misreads, without a word, an array whose rows do not follow one another.
         picture = mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(image))
@@ -173,6 +177,17 @@ def _tasks(weights: Path, max_faces: int, expressions: bool) -> Detector:
         return [Face(*parts) for parts in zip(meshes, scores, poses, strict=True)]
 
     return detect
+
+
+def _ignore_profiling_signal() -> None:
+    """Keep MediaPipe's profiling timer from ending the process.
+
+    Its native library has a timer send SIGPROF, which it ignores without Python's knowledge.
+    Lightning, after training, resets every signal to what Python knows: the default, which is to die.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGPROF) is signal.SIG_DFL:
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)
 
 
 def _legacy(folder: Path, max_faces: int) -> Detector:

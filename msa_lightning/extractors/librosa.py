@@ -40,6 +40,7 @@ class LibrosaFeatures:
     """
 
     modality = "audio"
+    weights = "none"
     rate_hz: float | None = SAMPLE_RATE_HZ / HOP
 
     def __init__(self, *, size: Literal[29, 74], max_s: float | None) -> None:

@@ -24,7 +24,8 @@ RATE_HZ = 16000
 """What both models were trained on."""
 
 BLOCK_S = 60
-"""Sound is decoded and heard so much at a time, so that memory does not grow with the file."""
+"""Sound is decoded and heard so much at a time, so that memory does not grow with the file. A
+multiple of 4 s is a whole number of the model's frames."""
 
 _FRAME = 512  # samples: silero-vad says once per frame how likely it is speech
 _CONTEXT = 64  # samples of the frame before, which it hears too
@@ -123,8 +124,7 @@ def recognise(span: Span, model: Path) -> Transcript:
         model: Folder of a Whisper model in the format of CTranslate2.
 
     Returns:
-        The words with their times. A word's start may lie up to a second too early where silence
-        goes before it.
+        The words with their times; those of a word next to a pause are coarse, to half a second.
 
     Raises:
         Unusable: No word was heard, or the sound cannot be used.
@@ -137,6 +137,7 @@ def recognise(span: Span, model: Path) -> Transcript:
     segments, _ = _whisper(model).transcribe(
         samples,
         word_timestamps=True,
+        vad_filter=True,  # where nobody speaks, Whisper makes words up
         temperature=0.0,  # a higher one, tried where the first words are unlikely, draws by chance
         condition_on_previous_text=False,
     )

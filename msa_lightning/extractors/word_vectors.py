@@ -68,6 +68,11 @@ class WordVectors:
         """Options and file."""
         return {"version": 1, "lowercase": self.lowercase, "file": self._digest}
 
+    @property
+    def weights(self) -> str:
+        """Which vectors serve."""
+        return str(self.path)
+
     def extract(self, clip: RawClip) -> Features:
         """Vectors of the known words of one clip.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import joblib
 from pebble import ProcessExpired, ProcessPool
 
 from msa_lightning.errors import USER_ERRORS
@@ -50,7 +51,7 @@ class Workers:
         self, extractors: Mapping[str, Extractor], count: int | None, timeout_s: float
     ) -> None:
         self.extractors, self.timeout_s = extractors, timeout_s
-        self.count = len(os.sched_getaffinity(0)) if count is None else count
+        self.count = joblib.cpu_count() if count is None else count
         self._pool: ProcessPool | None = None
 
     def __enter__(self) -> "Workers":

@@ -14,6 +14,7 @@ class Bytes:
     """Byte values of a file, in rows of four."""
 
     rate_hz = None
+    weights = "none"
     columns = ("a", "b", "c", "d")
 
     def __init__(self, *, modality: str = "audio", scale: float = 1.0, version: int = 1) -> None:
@@ -38,6 +39,7 @@ class Words:
     """Lengths of words, several transcripts at once; notes the size of each batch."""
 
     modality, name, rate_hz, columns, batch_size = "text", "words", None, ("length",), 3
+    weights = "none"
 
     def __init__(self, *, notes: Path | None = None) -> None:
         self.notes = notes

@@ -1,5 +1,8 @@
 """Every kind of bad media through the real extractors: a masked modality and a reason, no more."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +11,11 @@ import pytest
 from skimage.data import astronaut
 from skimage.transform import resize
 
-from msa_lightning.config import instantiate
 from msa_lightning.datasets.media_folder import MediaFolder
 from msa_lightning.errors import DataNotFoundError
-from msa_lightning.extractors.extraction import Extraction
 from tests.data.make_media import tone, write_media
 from tests.data.make_raw import make_vectors
-from tests.integration.conftest import configure
+from tests.integration.raw import make_extraction
 
 FACE = (resize(astronaut()[:256, 96:352], (192, 192)) * 255).round().astype(np.uint8)
 SMALL = (resize(astronaut()[:256, 96:352], (128, 128)) * 255).round().astype(np.uint8)
@@ -41,6 +42,23 @@ EXPECTED = {  # what is masked, and why; everything else is usable
     "long_transcript": GOOD,
     "twice": {"visual": "duplicate id", "audio": "duplicate id"},
 }
+
+
+SECOND_RUN = """
+import sys
+from pathlib import Path
+from msa_lightning.datasets.media_folder import MediaFolder
+from tests.integration.raw import make_extraction
+
+extraction = make_extraction(*{arguments})
+extraction.workers = None
+counts = extraction.run(MediaFolder(folder="{media}").manifest())
+assert sum(c.extracted for c in counts.values()) == 0, counts
+loaded = {{"av", "cv2", "torch", "transformers", "mediapipe", "librosa"}} & sys.modules.keys()
+assert not loaded, loaded
+import multiprocessing
+assert not multiprocessing.active_children()
+"""
 
 
 def frames(picture: np.ndarray = FACE, n: int = 10) -> Iterator[np.ndarray]:
@@ -81,15 +99,6 @@ def make_clips(folder: Path) -> None:
     write_media(folder / "twice.avi", frames(), SPEECH, fps=10, rate_hz=22050)
 
 
-def make_extraction(folder: Path, cache: Path, text: str) -> Extraction:
-    chosen = [f"extractor/text={text}", "extractor/audio=librosa29"]
-    vectors = [f"extractor.text.path={folder}/vectors.txt"] if text == "word_vectors" else []
-    fixed = [f"paths.cache={cache}", "extraction.max_failed=1", "extraction.workers=0"]
-    cfg = configure("extract", "source=media_folder", "source.folder=x", *chosen, *vectors, *fixed)
-    extraction: Extraction = instantiate(cfg.extraction)
-    return extraction
-
-
 @pytest.mark.parametrize("text", ["word_vectors", "minilm"])
 def test_bad_media_are_masked_with_their_reason(tmp_path: Path, text: str) -> None:
     media = tmp_path / "media"
@@ -97,7 +106,7 @@ def test_bad_media_are_masked_with_their_reason(tmp_path: Path, text: str) -> No
     make_clips(media)
     make_vectors(tmp_path)
     try:
-        extraction = make_extraction(tmp_path, tmp_path / "cache", text)
+        extraction = make_extraction(str(tmp_path), str(tmp_path / "cache"), text)
         caches = extraction.caches()
     except DataNotFoundError as error:
         pytest.skip(str(error))
@@ -117,6 +126,11 @@ def test_bad_media_are_masked_with_their_reason(tmp_path: Path, text: str) -> No
                 assert np.isfinite(values).all()
                 assert np.abs(vector).max() > 0, "zeros"
     assert found == EXPECTED
+
+    # Once more, in a fresh process: everything is cached, nothing is decoded, no model is loaded.
+    code = SECOND_RUN.format(arguments=(str(tmp_path), str(tmp_path / "cache"), text), media=media)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
     facts = {c.id: e.facts for c in manifest.clips if c.visual and (e := caches["visual"].find(c))}
     assert facts["two_faces"]["frames_with_several_faces"] == facts["two_faces"]["frames"] == 5

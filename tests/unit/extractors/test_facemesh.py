@@ -483,3 +483,22 @@ def test_finds_the_face_in_every_frame_of_real_clips(route):
     for path in paths:
         facts = make(max_frames=20).extract(RawClip("v_0", "v", visual=Span(path))).facts
         assert (facts["frames"], facts["face_share"]) == (20, 1.0)
+
+
+SIGNALS = """
+import signal, time
+import numpy as np
+from msa_lightning.extractors.landmarks import choose, detector
+
+signal.signal(signal.SIGPROF, signal.SIG_DFL)  # not as this test's own process may have left it
+detect = detector("tasks", choose("tasks").weights.path, max_faces=1, expressions=False)
+detect(np.zeros((64, 64, 3), np.uint8))
+signal.signal(signal.SIGPROF, signal.getsignal(signal.SIGPROF))  # as Lightning does after training
+began = time.process_time()
+while time.process_time() - began < 2:
+    detect(np.zeros((64, 64, 3), np.uint8))
+"""
+
+
+def test_a_process_survives_that_signals_are_reset_as_lightning_does(tasks):
+    assert subprocess.run([sys.executable, "-c", SIGNALS]).returncode == 0

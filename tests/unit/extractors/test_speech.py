@@ -13,6 +13,7 @@ from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
 from msa_lightning.extractors import speech
 from msa_lightning.extractors.assets import WHISPER_TINY_EN, find
 from msa_lightning.extractors.contract import Span, Unusable
+from msa_lightning.extractors.media import sound
 from msa_lightning.extractors.speech import hears_speech, recognise, voiced
 from tests.data.make_data import real_data
 from tests.data.make_media import numbered, tone, write_media
@@ -40,11 +41,11 @@ def spoken(text: str, rate_hz: int) -> np.ndarray:
     library.espeak_SetVoiceByName(b"en-us")
     data = text.encode() + b"\0"
     library.espeak_Synth(data, len(data), 0, 1, 0, 1, None, None)
-    sound = np.concatenate(pieces)
-    loud = np.flatnonzero(np.abs(sound) > 0.02)
-    sound = sound[loud[0] : loud[-1] + 1]
-    at = np.arange(0, len(sound), made_hz / rate_hz)
-    return np.interp(at, np.arange(len(sound)), sound).astype(np.float32)
+    voice = np.concatenate(pieces)
+    loud = np.flatnonzero(np.abs(voice) > 0.02)
+    voice = voice[loud[0] : loud[-1] + 1]
+    at = np.arange(0, len(voice), made_hz / rate_hz)
+    return np.interp(at, np.arange(len(voice)), voice).astype(np.float32)
 
 
 def talk(
@@ -52,10 +53,10 @@ def talk(
 ) -> list[tuple[float, float]]:
     """Write a file in which the sentence is said at each of the starts; when it is said."""
     voice = spoken(SENTENCE, rate_hz)
-    sound = np.zeros(round(seconds * rate_hz), np.float32)
+    samples = np.zeros(round(seconds * rate_hz), np.float32)
     for start in starts:
-        sound[round(start * rate_hz) :][: len(voice)] += voice
-    write_media(path, sound=sound, rate_hz=rate_hz)
+        samples[round(start * rate_hz) :][: len(voice)] += voice
+    write_media(path, sound=samples, rate_hz=rate_hz)
     return [(start, start + len(voice) / rate_hz) for start in starts]
 
 
@@ -87,11 +88,18 @@ def test_times_count_from_the_start_of_the_span(tmp_path):
 
 @needs_vad
 def test_a_file_in_blocks_sounds_like_the_whole_of_it(tmp_path, monkeypatch):
+    import silero_vad
+
     path = tmp_path / "talk.wav"
     talk(path, [1.0, 5.5, 10.2], 14.3)
-    whole = voiced(Span(path))
+    session, _ = speech._silero()
+    heard: list[float] = []
+    monkeypatch.setattr(speech, "_silero", lambda: (session, lambda p, **_: heard.extend(p) or []))
     monkeypatch.setattr(speech, "BLOCK_S", 4)  # cuts through two of the sentences
-    assert voiced(Span(path)) == whole
+    voiced(Span(path))
+    whole = silero_vad.load_silero_vad(onnx=True, sequence=True)
+    expected = whole.audio_forward(sound(Span(path), rate_hz=16000))
+    np.testing.assert_allclose(heard, expected, atol=1e-5)
 
 
 @needs_vad
@@ -105,13 +113,13 @@ def test_speech_is_found_behind_blocks_of_silence(tmp_path, monkeypatch):
 @needs_vad
 @pytest.mark.parametrize("kind", ["silence", "tone", "noise", "blip"])
 def test_what_is_no_speech_gives_no_interval(tmp_path, kind):
-    sound = {
+    samples = {
         "silence": np.zeros(48000, np.float32),
         "tone": tone(3, rate_hz=16000),
         "noise": 0.1 * np.random.default_rng(0).normal(size=48000),
         "blip": tone(0.05, rate_hz=16000),
     }[kind]
-    path = write_media(tmp_path / "sound.wav", sound=sound, rate_hz=16000)
+    path = write_media(tmp_path / "sound.wav", sound=samples, rate_hz=16000)
     assert voiced(Span(path)) == []
 
 
@@ -231,8 +239,8 @@ def test_speakers_of_grid_are_heard_where_their_words_are():
 
 @pytest.mark.slow
 @pytest.mark.realdata
-def test_half_of_what_is_said_in_grid_is_recognised(whisper):
-    digits = dict(enumerate("zero one two three four five six seven eight nine".split()))
+def test_most_of_what_is_said_in_grid_is_recognised(whisper):
+    digits = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     said = right = 0
     for video, align in grid():
         found = recognise(Span(video), whisper).text.lower()
@@ -242,4 +250,4 @@ def test_half_of_what_is_said_in_grid_is_recognised(whisper):
         said += len(words)
         matching = SequenceMatcher(None, words, heard, autojunk=False).get_matching_blocks()
         right += sum(block.size for block in matching)
-    assert right / said > 0.5
+    assert right / said > 0.6

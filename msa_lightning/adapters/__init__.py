@@ -1,0 +1,1 @@
+"""From one feature space to another: networks, pairings, alignment distances, diagnostics."""
