@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from msa_lightning.datasets.cutting import SUBTITLES, read_subtitles
 from msa_lightning.datasets.labels import LabelColumns
 from msa_lightning.extractors.contract import RawClip, Reason, Span, Transcript
 
@@ -59,9 +60,11 @@ class Listed:
 def read_transcript(path: Path, duration_s: float | None = None) -> Transcript | Reason:
     """A text file as a transcript, or the reason why it is none.
 
-    An ``.align`` file has a line ``start end word`` for each word, in units of 1/25000 s, as in the
-    GRID corpus; it also gives the times of the words.
+    Subtitles (``.srt``, ``.vtt``) give the times of the words, too, and so does ``.align``: a line
+    ``start end word`` for each word, in units of 1/25000 s, as in the GRID corpus.
     """
+    if path.suffix in SUBTITLES:
+        return read_subtitles(path, duration_s)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

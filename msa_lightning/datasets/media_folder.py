@@ -15,12 +15,14 @@ from msa_lightning.datasets.manifest import (
 )
 from msa_lightning.errors import DataNotFoundError
 
+_TRANSCRIPTS = (".align", ".srt", ".vtt", ".txt")  # those that know when each word is said first
+
 
 class MediaFolder:
     """Video and audio files below a folder; the name without the ending is the clip's id.
 
     Sound comes from an audio file of the same name if there is one. A transcript is a file of the
-    same name ending in .txt or .align (words with times, as in the GRID corpus).
+    same name ending in .txt, or with the times of words in .srt, .vtt or .align (GRID's form).
 
     Args:
         folder: Where the files are, at any depth; or one file.
@@ -55,7 +57,7 @@ class MediaFolder:
         for clip_id in ids:
             beside = videos.get(clip_id) or sounds.get(clip_id)
             folder = self.transcripts or (beside.parent if beside else self.folder)
-            candidates = [folder / f"{clip_id}{ending}" for ending in (".txt", ".align")]
+            candidates = [folder / f"{clip_id}{ending}" for ending in _TRANSCRIPTS]
             found = [path for path in candidates if path.exists()]
             clips.append(
                 raw_clip(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +11,11 @@ import numpy as np
 from msa_lightning.datasets.cutting import cut as cut_clip
 from msa_lightning.datasets.manifest import Manifest, transcript_of
 from msa_lightning.datasets.media_folder import MediaFolder
-from msa_lightning.errors import ConfigError
-from msa_lightning.extractors.contract import RawClip, Unusable
+from msa_lightning.errors import ConfigError, DataNotFoundError
+from msa_lightning.extractors.assets import WHISPER_TINY_EN, find
+from msa_lightning.extractors.contract import RawClip, Reason, Span, Unusable
 from msa_lightning.extractors.media import duration_s
+from msa_lightning.extractors.speech import recognise
 
 
 def read_input(
@@ -44,9 +47,12 @@ def read_input(
     """
     if asr not in (True, False, "auto"):
         raise ConfigError(f"asr: '{asr}' is not true, false or auto")
-    recognising = asr is True or (
-        asr == "auto" and bool(importlib.util.find_spec("faster_whisper"))
-    )
+    model = _recogniser(asr_model) if asr else None
+    if asr is True and model is None:
+        raise DataNotFoundError(
+            "asr: speech recognition needs pip install 'msa-lightning[asr]' and a model, from "
+            "msa-doctor fetch=all or as asr_model=<folder>"
+        )
     listed = MediaFolder(folder=str(path), transcripts=transcripts).manifest()
     clips = list(listed.clips)
     if text is not None:
@@ -58,15 +64,15 @@ def read_input(
         for clip in clips
         for part in cut_clip(clip, how=cut, max_clip_s=max_clip_s, window_s=window_s)
     ]
-    if recognising:
-        clips = [clip if clip.text else _recognised(clip, asr_model) for clip in clips]
-    spans = [clip.visual or clip.audio for clip in clips]
-    intervals = [
-        (span.start_s, span.end_s if span.end_s is not None else duration_s(span.path))
-        if span
-        else (np.nan, np.nan)
-        for span in spans
-    ]
+    if len({clip.id for clip in clips}) < len(clips):
+        ids = [clip.id for clip in clips]
+        raise ConfigError(
+            f"{path}: the parts of one file are called as another file is "
+            f"({next(i for i in ids if ids.count(i) > 1)}); rename one, or use cut=none"
+        )
+    if model:
+        clips = [clip if clip.text else _recognised(clip, model) for clip in clips]
+    intervals = [_interval(clip.visual or clip.audio) for clip in clips]
     return Manifest(
         corpus=path.stem,
         synthetic=False,
@@ -79,18 +85,43 @@ def read_input(
 def _with_text(clip: RawClip, text: str) -> RawClip:
     found = transcript_of(text, None)
     if isinstance(found, str):
-        return dataclasses.replace(clip, text=None, missing={**clip.missing, "text": found})
-    return dataclasses.replace(clip, text=found)
+        return dataclasses.replace(clip, text=None, missing=_but_text(clip) | {"text": found})
+    return dataclasses.replace(clip, text=found, missing=_but_text(clip))
 
 
-def _recognised(clip: RawClip, model: str | None) -> RawClip:
-    from msa_lightning.extractors.assets import WHISPER_TINY_EN, find
-    from msa_lightning.extractors.speech import recognise
+def _recogniser(path: str | None) -> Path | None:
+    """Folder of the model, if speech can be recognised here."""
+    if not importlib.util.find_spec("faster_whisper"):
+        return None
+    try:
+        return find(WHISPER_TINY_EN, path).path
+    except DataNotFoundError:
+        if path:
+            raise
+        return None
 
+
+def _recognised(clip: RawClip, model: Path) -> RawClip:
     if clip.audio is None:
         return clip
-    folder = Path(model) if model else find(WHISPER_TINY_EN).path
     try:
-        return dataclasses.replace(clip, text=recognise(clip.audio, folder))
+        return dataclasses.replace(clip, text=recognise(clip.audio, model), missing=_but_text(clip))
     except Unusable as finding:
-        return dataclasses.replace(clip, missing={**clip.missing, "text": finding.reason})
+        return dataclasses.replace(clip, missing=_but_text(clip) | {"text": finding.reason})
+
+
+def _but_text(clip: RawClip) -> dict[str, Reason]:
+    return {m: reason for m, reason in clip.missing.items() if m != "text"}
+
+
+def _interval(span: Span | None) -> tuple[float, float]:
+    """Start and end in seconds, NaN where unknown."""
+    if span is None:
+        return math.nan, math.nan
+    if span.end_s is not None:
+        return span.start_s, span.end_s
+    try:
+        end_s = duration_s(span.path)
+    except Unusable:
+        end_s = None
+    return span.start_s, math.nan if end_s is None else end_s

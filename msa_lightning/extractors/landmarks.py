@@ -163,7 +163,7 @@ def _tasks(weights: Path, max_faces: int, expressions: bool) -> Detector:
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{weights}: not a face landmarker model ({error})") from error
 
-    # _ignore_profiling_signal()
+    _ignore_profiling_signal()
 
     def detect(image: NDArray[np.uint8]) -> list[Face]:
         # MediaPipe misreads, without a word, an array whose rows do not follow one another.
@@ -183,7 +183,7 @@ def _ignore_profiling_signal() -> None:
     """Keep MediaPipe's profiling timer from ending the process.
 
     Its native library has a timer send SIGPROF, which it ignores without Python's knowledge.
-    Lightning, after training, resets every signal to what Python knows: the default, which is to die.
+    Lightning, after training, resets every signal to what Python knows: the default, to die.
     """
     main = threading.current_thread() is threading.main_thread()
     if main and signal.getsignal(signal.SIGPROF) is signal.SIG_DFL:

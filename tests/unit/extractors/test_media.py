@@ -314,11 +314,11 @@ def test_stops_at_the_largest_number_of_frames(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module", params=[".mp4", ".mkv", ".webm", ".avi", ".mpg"])
 def two_minutes(request, tmp_path_factory) -> Path:
-    """10 frames and a key frame a second; bursts at all odd seconds."""
+    """25 frames and a key frame a second; bursts at all odd seconds."""
     clicks = bursts(120, range(1, 120, 2), rate_hz=48000)
     path = tmp_path_factory.mktemp("long") / f"long{request.param}"
-    options = {"fps": 10, "keyframe_every": 10, "rate_hz": 48000}
-    return write_media(path, numbered(1200), clicks, **options)
+    options = {"keyframe_every": 25, "rate_hz": 48000}
+    return write_media(path, numbered(3000), clicks, **options)
 
 
 @pytest.mark.parametrize("start_s", [0.3, 60.5, 117.5])
@@ -329,13 +329,13 @@ def test_reads_only_the_asked_part_of_a_long_video(two_minutes, monkeypatch, sta
 
     offset_s = 0.010022 if two_minutes.suffix == ".mpg" else 0.0  # the delay of mp2
     found = list(frames(span))
-    starts = np.arange(1200) / 10 + offset_s
+    starts = np.arange(3000) / 25 + offset_s
     expected = np.flatnonzero((starts >= span.start_s) & (starts < span.end_s))
     assert [number(picture) for _, _, picture in found] == expected.tolist()
     np.testing.assert_allclose([f[0] for f in found], starts[expected] - start_s, atol=1e-3)
     assert min(decoded) > start_s - 6
-    assert max(decoded) < start_s + 2.25
-    assert len(decoded) < 80
+    assert max(decoded) < start_s + 2.1
+    assert len(decoded) < 150
 
     decoded.clear()
     samples = sound(span)
