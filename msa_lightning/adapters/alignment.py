@@ -1,7 +1,8 @@
 """How far adapted vectors are from where they should be: the losses that train an adapter.
 
-Every distance is called with adapted (B, D) and targets (R, D) and returns a scalar. Rows are real
-ones: absent clips are left out by the caller. What ``targets`` must be depends on ``paired``:
+Every distance is called with adapted (B, D) and targets (R, D), in single precision or better, and
+returns a scalar. Rows are real ones: absent clips are left out by the caller. What ``targets`` must
+be depends on ``paired``:
 
 - True: row for row what the adapted vectors should become (B = R); rows of NaN do not count.
 - False: any R targets, drawn at random; pairs do not matter. More of them than B make the gradient

@@ -39,11 +39,12 @@ def collapse(adapted: Tensor, targets: Tensor) -> dict[str, float]:
     return dict(zip(names, quartiles.tolist(), strict=True))
 
 
-def coral_distance(adapted: Tensor, targets: Tensor) -> float:
-    """Unbiased CORAL distance of (n, D) and (m, D), as in :class:`alignment.Coral`."""
+def coral_distance(adapted: Tensor, targets: Tensor, *, seed: int = 0) -> float:
+    """Unbiased CORAL distance of (n, D) and (m, D), of at most 1000 random rows of each."""
     if min(len(adapted), len(targets)) < 4:
         return math.nan
-    return Coral()(adapted.double(), targets.double()).item()
+    a, t = (_sample(x, _MOST, seed) for x in (adapted, targets))
+    return Coral()(a, t).item()
 
 
 def mmd_distance(adapted: Tensor, targets: Tensor, *, seed: int = 0) -> float:

@@ -37,4 +37,4 @@ class Adapter(nn.Module):
             the output nor in batch norm.
         """
         rows = on_present(self.layers, x.flatten(0, -2), mask.flatten())
-        return rows.unflatten(0, x.shape[:-1])
+        return rows.view(*x.shape[:-1], rows.shape[1])

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from msa_lightning.errors import ConfigError
 
-_SAME_DISTANCE = 5  # decimals of a label distance; beyond them lies the rounding of float32
+_DECIMALS = 5  # of a label distance; beyond them lies the rounding of float32
 
 
 class Random:
@@ -68,7 +68,7 @@ class Centroid:
         generator: torch.Generator,
         centroids: int,
     ) -> None:
-        if (found := len(targets.unique(dim=0))) < centroids:
+        if (found := len(torch.unique(targets, dim=0))) < centroids:
             raise ConfigError(
                 f"pairing.centroids is {centroids}, but there are {found} different target vectors;"
                 " set a smaller pairing.centroids or sample more targets"
@@ -80,8 +80,8 @@ class Centroid:
 
     def __call__(self, indices: Tensor, adapted: Tensor) -> Tensor:
         """Nearest in Euclidean distance; ``indices`` do not matter."""
-        centroids = self.centroids.to(adapted)
-        return centroids[torch.cdist(adapted.detach(), centroids).argmin(1)]
+        here = adapted.detach().to(self.centroids)
+        return self.centroids[torch.cdist(here, self.centroids).argmin(1)].to(adapted)
 
 
 class LabelMatched:
@@ -118,19 +118,22 @@ class LabelMatched:
                 " sampled targets"
             )
         self.targets, self.neighbours, self.generator = targets, neighbours, generator
-        self.source_labels, self.target_labels = labels
+        different, self.kinds = torch.unique(labels[0], dim=0, return_inverse=True)
+        distance = torch.cdist(different, labels[1], compute_mode="donot_use_mm_for_euclid_dist")
+        # one row per different source label, (U, N); its rounding must not break ties
+        self.distance, self.order = distance.round(decimals=_DECIMALS).sort(1)
 
     def __call__(self, indices: Tensor, adapted: Tensor) -> Tensor:
         """Draw a rank among the neighbours, then any of the targets that share its distance."""
-        g = self.generator
-        here = self.source_labels[indices.to(self.source_labels.device)]  # (B, K)
-        distance = torch.cdist(
-            here, self.target_labels, compute_mode="donot_use_mm_for_euclid_dist"
-        ).round(decimals=_SAME_DISTANCE)  # (B, N)
-        ranks = torch.randint(self.neighbours, (len(here), 1), generator=g, device=g.device)
-        nearest = distance.topk(self.neighbours, largest=False).values
-        drawn = distance == nearest.gather(1, ranks.to(nearest.device))
-        picks = torch.multinomial(drawn.to(g.device, torch.float32), 1, generator=g).squeeze(1)
+        g, b = self.generator, (len(indices), 1)
+        kinds = self.kinds[indices.to(self.kinds.device)]
+        ranks = torch.randint(self.neighbours, b, generator=g, device=g.device).to(kinds.device)
+        chance = torch.rand(b, generator=g, device=g.device).to(kinds.device)
+        distance = self.distance[kinds]  # (B, N), ascending
+        drawn = distance.gather(1, ranks)
+        first = torch.searchsorted(distance, drawn)
+        ties = torch.searchsorted(distance, drawn, right=True) - first
+        picks = self.order[kinds].gather(1, first + (chance * ties).long()).squeeze(1)
         return self.targets[picks.to(self.targets.device)].to(adapted)
 
 

@@ -422,7 +422,7 @@ def _write_mp4(
     with av.open(str(path), "w", options={"fflags": "bitexact"}) as container:
         container.metadata.update(title=path.stem, comment=_SYNTHETIC)
         # The same bytes each time: one thread, and without x264's macroblock tree, whose vector code
-        # reads memory it has not written at widths like this one.
+        # gives others every time at some sizes of the picture, this one among them.
         options = {"crf": "20", "preset": "veryfast", "threads": "1", "mbtree": "0"}
         video = container.add_stream("libx264", rate=_FRAMES_HZ, options=options)
         video.width, video.height = _SIZE

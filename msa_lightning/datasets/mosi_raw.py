@@ -11,16 +11,14 @@ The layout of MMSA, ``<video>/<n>.mp4`` below ``Raw`` or the folder itself, with
 Ids match exactly, never by part of a name. Everything that has no counterpart is listed.
 """
 
-import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 
+from msa_lightning.datasets.label_csv import MOSI_COLUMNS, LabelledClip, clip_id, read_label_csv
 from msa_lightning.datasets.labels import LabelColumns, read_folds, read_labels
 from msa_lightning.datasets.manifest import (
     SOUND,
@@ -34,31 +32,9 @@ from msa_lightning.datasets.manifest import (
 from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
 from msa_lightning.extractors.contract import RawClip, Reason, Span, Transcript
 
-_CSV = {  # our name: what MMSA, and lists of the original release, call it
-    "video": ("video_id",),
-    "clip": ("clip_id", "clip"),
-    "label": ("label",),
-    "text": ("text",),
-    "split": ("mode", "split"),
-    "start": ("start",),
-    "end": ("end",),
-}
 _LINE = re.compile(r"^(\d+)_DELIM_(.*)$", re.MULTILINE)
 _COLUMNS = {"sentiment": LabelColumns(["sentiment"], -3, 3)}
 _SPLITS = ("train", "valid", "test")
-
-
-class _Label(NamedTuple):
-    """A labelled clip; start and end are NaN where unknown."""
-
-    id: str
-    video: str
-    clip: str
-    label: float
-    text: str | None
-    split: str
-    start: float
-    end: float
 
 
 Files = Mapping[str, Path | None]
@@ -132,7 +108,7 @@ class MosiRaw:
             unmatched={what: ids for what, ids in unmatched.items() if ids},
         )
 
-    def _read_labels(self) -> list[_Label]:
+    def _read_labels(self) -> list[LabelledClip]:
         path = self.folder / self.labels
         if not path.is_file():
             raise DataNotFoundError(
@@ -140,10 +116,10 @@ class MosiRaw:
                 "source.labels=<file>, the folder as source.folder or paths.data"
             )
         if path.suffix == ".csv":
-            return _read_csv(path)
+            return read_label_csv(path, MOSI_COLUMNS)
         found = read_labels(path, _COLUMNS, first_clip=1)
         return [
-            _Label(i, video, i.rsplit("_", 1)[1], label, None, "none", start, end)
+            LabelledClip(i, video, i.rsplit("_", 1)[1], label, None, "none", start, end)
             for i, video, label, (start, end) in zip(
                 found.ids.tolist(),
                 found.videos.tolist(),
@@ -153,7 +129,7 @@ class MosiRaw:
             )
         ]
 
-    def _splits(self, rows: list[_Label]) -> list[str]:
+    def _splits(self, rows: list[LabelledClip]) -> list[str]:
         if self.folds == "labels":
             splits = [row.split for row in rows]
         else:
@@ -169,63 +145,7 @@ class MosiRaw:
         return splits
 
 
-def _read_csv(path: Path) -> list[_Label]:
-    """Rows of a csv of labels, in the order of videos and clip numbers."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{path}: not a csv file in UTF-8 ({error}); save it as one") from error
-    columns: dict[str, list[str]] = {}
-    for name, candidates in _CSV.items():
-        found = next((c for c in candidates if c in table.columns), None)
-        if found:
-            columns[name] = table[found].tolist()
-        elif name in ("video", "clip", "label"):
-            expected, have = " or ".join(candidates), list(table.columns)
-            raise DataError(f"{path}: no column {expected}, found {have}; rename it")
-    rows = []
-    for i in range(len(table)):
-        row = {name: values[i] for name, values in columns.items()}
-        number = {
-            name: _number(row.get(name, ""), f"{path}: line {i + 2}, {name}", *limits)
-            for name, limits in (("label", (-3, 3)), ("start", ()), ("end", ()))
-        }
-        rows.append(
-            _Label(
-                id=clip_id(row["video"], row["clip"]),
-                video=row["video"],
-                clip=row["clip"],
-                text=row.get("text"),
-                split=row.get("split") or "none",
-                **number,
-            )
-        )
-    if twice := [i for i, n in Counter(row.id for row in rows).items() if n > 1]:
-        raise DataError(f"{path}: labels of {twice[:3]} are there twice; remove one of each")
-    return sorted(rows, key=lambda row: (row.video, len(row.clip), row.clip))
-
-
-def _number(text: str, where: str, low: float = 0, high: float = math.inf) -> float:
-    """A number of the csv, NaN where a time is empty."""
-    if not text and high == math.inf:
-        return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise DataError(
-            f"{where} is '{text}', expected a number from {low:g} to {high:g}; correct the line"
-        )
-    return value
-
-
-def clip_id(video: str, clip: str) -> str:
-    """``<video>_<clip>``, with slashes made harmless."""
-    return f"{video}_{clip}".replace("/", "%2F")
-
-
-def _original(root: Path, rows: list[_Label], media: str) -> Found:
+def _original(root: Path, rows: list[LabelledClip], media: str) -> Found:
     """Clips of the original release's layout."""
     videos, cut_videos = _files(root / "Video", VIDEO, media)
     sounds, cut_sounds = _files(root / "Audio" / "WAV_16000", SOUND, media)
@@ -247,7 +167,7 @@ def _original(root: Path, rows: list[_Label], media: str) -> Found:
     return clips, unmatched
 
 
-def _mmsa(root: Path, rows: list[_Label]) -> Found:
+def _mmsa(root: Path, rows: list[LabelledClip]) -> Found:
     """Clips of MMSA's layout."""
     files: dict[str, Path | None] = {}
     for path in sorted(p for p in root.glob("*/*") if p.suffix.lower() in VIDEO):
@@ -275,7 +195,7 @@ def _files(folder: Path, endings: Set[str], media: str) -> tuple[Files, bool]:
     return {}, True
 
 
-def _find(files: Files, row: _Label, *, segmented: bool) -> Span | Reason:
+def _find(files: Files, row: LabelledClip, *, segmented: bool) -> Span | Reason:
     if _leads_outside(row):
         return "outside data folder"
     if segmented:
@@ -288,11 +208,11 @@ def _find(files: Files, row: _Label, *, segmented: bool) -> Span | Reason:
     return span(files, row.video, (row.start, row.end))
 
 
-def _leads_outside(row: _Label) -> bool:
+def _leads_outside(row: LabelledClip) -> bool:
     return any(part in (".", "..") or "/" in part for part in (row.video, row.clip))
 
 
-def _texts(folder: Path, rows: list[_Label]) -> tuple[list[Transcript | Reason], list[str]]:
+def _texts(folder: Path, rows: list[LabelledClip]) -> tuple[list[Transcript | Reason], list[str]]:
     """What is said in each clip, and the lines of the transcripts that belong to no label."""
     lines: dict[str, str] = {}
     unreadable = set()

@@ -1,5 +1,6 @@
 """Alignment distances: closed forms, references, small batches, and what training on them does."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +40,9 @@ def normal(n: int, d: int, seed: int, scale: float = 1.0, shift: float = 0.0) ->
     return scale * torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) + shift
 
 
-def average(name: str, b: int, r: int, d: int, calls: int = 2000, scale: float = 1.0) -> Tensor:
-    """Mean of a distance over independent batches of normal vectors, and its standard error."""
-    measure, g = distance(name), torch.Generator().manual_seed(1)
-    found = torch.stack(
-        [
-            measure(scale * torch.randn(b, d, generator=g), torch.randn(r, d, generator=g))
-            for _ in range(calls)
-        ]
-    )
-    return torch.stack([found.mean(), found.std() / calls**0.5])
+def samples(points: Tensor, size: int) -> list[Tensor]:
+    """All samples of that size with replacement, which are equally likely."""
+    return [points[list(rows)] for rows in product(range(len(points)), repeat=size)]
 
 
 # The configuration
@@ -149,10 +143,14 @@ def test_rotating_both_spaces_does_not_matter(name: str) -> None:
     torch.testing.assert_close(distance(name)(a @ rotation, t @ rotation), distance(name)(a, t))
 
 
-@pytest.mark.parametrize("name", UNPAIRED[:3])
-def test_small_batches_of_one_distribution_have_distance_zero_on_average(name: str) -> None:
-    mean, error = average(name, b=4, r=6, d=5)
-    assert abs(mean) < 4 * error
+def test_small_batches_are_unbiased() -> None:
+    """Averaged over all batches of 4 and of 5 there can be, both are the populations' distances."""
+    a, t = normal(3, 2, 0, scale=2, shift=1).double(), normal(2, 2, 1).double()
+    means = (a.mean(0) - t.mean(0)).square().sum() / 2
+    covariances = (a.T.cov(correction=0) - t.T.cov(correction=0)).square().sum() / (4 * 2**2)
+    for measure, expected in ((Mean(), means), (Coral(), covariances)):
+        found = [measure(x, y) for x in samples(a, 4) for y in samples(t, 5)]
+        torch.testing.assert_close(torch.stack(found).mean(), expected)
 
 
 # One by one
@@ -182,19 +180,11 @@ def test_mean_distance_of_a_shift_is_its_square() -> None:
     assert Mean()(a, t).item() == pytest.approx(9, rel=0.02)
 
 
-def test_coral_is_the_distance_of_the_covariances() -> None:
-    """Of so many vectors that the bias of sample covariances is small."""
+def test_coral_of_many_vectors_is_that_of_their_sample_covariances() -> None:
     mixing = normal(4, 4, 2)
-    a, t = normal(20_000, 4, 0) @ mixing, normal(20_000, 4, 1, scale=0.5, shift=5)
+    a, t = normal(2000, 4, 0) @ mixing, normal(2000, 4, 1, scale=0.5, shift=5)
     apart = np.cov(a.numpy().T) - np.cov(t.numpy().T)
     assert Coral()(a, t).item() == pytest.approx(np.square(apart).sum() / (4 * 4**2), rel=1e-2)
-
-
-def test_coral_of_a_small_batch_is_unbiased() -> None:
-    """Sample covariances of 5 and 6 vectors would give .25 more, on average."""
-    mean, error = average("coral", b=5, r=6, d=3, calls=4000, scale=2.0)
-    assert error < 0.04
-    assert abs(mean - 3 * (2**2 - 1) ** 2 / 36) < 4 * error
 
 
 def test_coral_does_not_see_means() -> None:
@@ -318,7 +308,7 @@ def test_pairs_recover_a_linear_map_although_some_are_missing(
     pairs = images.clone()
     pairs[::3] = torch.nan
     adapted, _ = train(source, targets, {"mse": 1.0}, pairs)
-    assert collapse(adapted, targets)["q25"] > 0.8
+    assert collapse(adapted, images)["q25"] > 0.9
     assert r2(adapted[::3], images[::3]) > 0.95
 
 
