@@ -33,7 +33,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 
-from msa_lightning import __version__, config
+from msa_lightning import MODALITIES, __version__, config
 from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
 from msa_lightning.modules.fusion import FusionModule
 from msa_lightning.normalise import Normaliser
@@ -49,7 +49,12 @@ from msa_lightning.scoring import score
 
 log = logging.getLogger("msa_lightning")
 
-SUPPLIED = {"model": {"dims", "outputs"}}
+SUPPLIED = {
+    "model": {"dims", "outputs"},
+    "adapter": {"source", "target"},
+    **{f"networks.{m}.adapter": {"source", "target"} for m in MODALITIES},
+    "pairing": {"targets", "target_labels", "source_labels", "pairs", "generator"},
+}
 """Arguments that code gives to config nodes; see ``config.validate``."""
 
 # Lightning: its internals, what a resumed run finds, step logging, sums over devices made already
@@ -58,6 +63,7 @@ _NOISE = (
     ".*exists and is not empty",
     ".*smaller than the logging interval",
     ".*recommended to use `self.log",
+    ".*in eval mode at the start of training",  # a frozen base model
 )
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # torchrun, our launcher, srun
 _LIBRARIES = ("torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy", "h5py")
@@ -168,7 +174,7 @@ class Run:
             "git": git,
             "data": data,
             "seed": self.cfg.seed,
-            "weights": {"init_from": self.cfg.get("init_from")},
+            "weights": {key: self.cfg.get(key) for key in ("init_from", "base") if key in self.cfg},
             "versions": {
                 "msa-lightning": __version__,
                 "python": platform.python_version(),
@@ -191,12 +197,14 @@ def run_context(cfg: DictConfig) -> Iterator[Run]:
     named = cfg.copy()
     for key in ("data", "prepared", "cache", "runs"):
         named.paths[key] = str(Path(cfg.paths[key]).absolute())
+    if named.get("base"):
+        named.base = str(Path(named.base).absolute())
     named.paths.update({"run": str(folder), "name": folder.name, "id": digest})
     stored = config.resolve_but_paths(named)
     stored.again = False  # was meant for this call only
     resolved = config.resolve(stored)
     resolved.again = cfg.again
-    config.validate(resolved, SUPPLIED, also=["objective"])
+    config.validate(resolved, SUPPLIED, also=["objective"] if "objective" in resolved else [])
     ranks = [int(os.environ.get(key, 0)) for key in _RANKS]
     run = Run(folder, resolved, stored, main=not any(ranks))
     seed_everything(
@@ -251,6 +259,13 @@ class LoadedRun:
         module = FusionModule(net=net, objective=self.objective)
         load_weights(module, selected_checkpoint(self.dir, self.cfg))
         return module.eval()
+
+    def follow(self, data: dict[str, Any]) -> dict[str, Any]:
+        """What a run that builds on this one records about its data: this one's weights, too."""
+        weights = selected_checkpoint(self.dir, self.cfg).read_bytes()
+        digest = hashlib.sha256(data["digest"].encode() + weights).hexdigest()
+        synthetic = data["synthetic"] or self.provenance["data"]["synthetic"]
+        return data | {"digest": digest, "synthetic": synthetic, "base": str(self.dir)}
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:

@@ -163,10 +163,13 @@ class MoseiDataModule(LightningDataModule):
         """Any split in order, whole on this device."""
         return batch_loader(self.dataset(split), self.eval_batch_size, None, **self.loading)
 
-    def unlabelled_dataloader(self) -> DataLoader[Batch]:
+    def unlabelled(self) -> VectorDataset | SequenceDataset:
         """Every clip of the file in order, without labels; it takes a normaliser fitted before."""
-        dataset = self._read(np.arange(len(self.table.ids)), {})
-        return batch_loader(dataset, self.eval_batch_size, None, **self.loading)
+        return self._read(np.arange(len(self.table.ids)), {})
+
+    def unlabelled_dataloader(self) -> DataLoader[Batch]:
+        """The same in batches."""
+        return batch_loader(self.unlabelled(), self.eval_batch_size, None, **self.loading)
 
     def _loader(self, split: str, batch_size: int, seed: int | None) -> DataLoader[Batch]:
         return batch_loader(self.dataset(split), batch_size, seed, self.trainer, **self.loading)

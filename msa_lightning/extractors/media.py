@@ -9,7 +9,7 @@ sound to one of them, the others to one sample of the file.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import ceil, floor, inf
 from pathlib import Path
 from sys import maxsize
@@ -33,8 +33,8 @@ GAP_S = 0.05, 600.0
 """Sound is missing where the clock jumps ahead by more than the first: less is the clock's
 rounding. A jump by more than the second is a fault of the clock."""
 
-RESTART_S = 1.0
-"""The frames' clock began anew where it falls back by more than this; less is a correction."""
+RESTART_FRAMES = 2
+"""A clock of frames that falls back further has begun anew: files were put end to end."""
 
 LEADS_S = {"video": (0.0, 3.0, 10.0, inf), "audio": (0.5, 5.0, inf)}
 """How long before the wanted second to begin, tried in turn: some containers jump to where no
@@ -94,11 +94,13 @@ def _timed_frames(path: Path, start_s: float) -> Iterator[tuple[float, float, An
     for time_s, length_s, frame in _decode(path, "video", start_s):
         begin_s = time_s + late_s
         if waiting:
-            if waiting[0] - begin_s > RESTART_S:  # as where files were put end to end
+            if waiting[0] - begin_s > RESTART_FRAMES * length_s:
                 late_s += waiting[0] + waiting[1] - begin_s
                 begin_s = waiting[0] + waiting[1]
-            if begin_s > waiting[0]:  # or else it takes the place of the one before
+            if begin_s > waiting[0]:
                 yield waiting[0], begin_s, waiting[2]
+            else:
+                begin_s = waiting[0]  # the clock is put right: one frame takes another's place
         waiting = begin_s, length_s, frame
     if waiting:
         yield waiting[0], waiting[0] + waiting[1], waiting[2]
@@ -144,7 +146,7 @@ def sound(span: Span, *, rate_hz: int = 22050, max_s: float | None = None) -> ND
     heard_s = 0.0
     with _explained(span.path):
         for rate, gap, samples in _samples(span.path, span.start_s, length_s):
-            padded = np.pad(samples, (gap, 0)) if gap else np.ascontiguousarray(samples)
+            padded = np.pad(samples, (gap, 0)) if gap else samples
             mono = AudioFrame.from_ndarray(padded[None], "flt", "mono")
             mono.sample_rate = rate
             resampled += resampler.resample(mono)
@@ -266,7 +268,7 @@ def _decode_from(
         except FFmpegError:
             return
     time_s = 0.0
-    for packet in _packets(container, stream):
+    for packet in container.demux(stream):
         try:
             decoded = packet.decode()
         except FFmpegError:
@@ -283,13 +285,6 @@ def _decode_from(
                 length_s = float((frame.duration or 0) * frame.time_base) or average_s
             yield time_s, length_s, frame
             time_s += length_s
-
-
-def _packets(container: "InputContainer", stream: Any) -> Iterator[Any]:
-    from av import FFmpegError
-
-    with suppress(FFmpegError):  # cut off: what came before it counts
-        yield from container.demux(stream)
 
 
 def _stream(container: "InputContainer", kind: Kind, path: Path) -> Any:

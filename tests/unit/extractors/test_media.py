@@ -1,6 +1,7 @@
 import os
 import struct
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 
 import av
@@ -263,12 +264,37 @@ def test_times_follow_a_variable_rate(tmp_path, suffix):
 
 
 def test_a_clock_that_begins_anew_goes_on(tmp_path):
-    path = talking(tmp_path / "a.mpg", 2.0)
+    path = talking(tmp_path / "a.mpg", 0.8)
     path.write_bytes(path.read_bytes() * 2)
     found = list(frames(Span(path)))
-    assert [number(picture) for _, _, picture in found] == [*range(50), *range(50)]
+    assert [number(picture) for _, _, picture in found] == [*range(20), *range(20)]
     np.testing.assert_allclose(np.diff([f[0] for f in found]), 0.04, atol=1e-3)
-    assert len(sound(Span(path))) / 22050 == pytest.approx(4, abs=0.1)
+    assert len(sound(Span(path))) / 22050 == pytest.approx(1.6, abs=0.1)
+
+
+def test_a_clock_that_is_put_right_never_stands_still(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "a.mpg", numbered(600), tone(24), keyframe_every=25)
+    monkeypatch.setitem(media.LEADS_S, "video", (0.01, inf))  # so little that it is wrong at first
+    repaired = 0
+    for start_s in (5.5, 10.5, 15.5, 20.5):
+        found = [(start, number(picture)) for start, _, picture in frames(Span(path, start_s))]
+        starts, numbers = np.array(found).T
+        assert (np.diff(starts) > 0).all()
+        assert (np.diff(numbers) > 0).all()
+        repaired += (np.diff(numbers) > 1).sum()
+    assert repaired
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codecs"), [(".mp4", None), (".mpg", None), (".ts", ("mpeg4", "aac"))]
+)
+def test_goes_back_further_where_key_frames_are_rare(tmp_path, suffix, codecs):
+    path = tmp_path / f"a{suffix}"
+    write_media(path, numbered(600), tone(24), keyframe_every=300, codecs=codecs)
+    for first in (5, 250, 290, 310, 590):
+        numbers = [number(p) for _, _, p in frames(Span(path, first / 25), max_frames=8)]
+        assert numbers[0] - first in (0, -1)
+        assert numbers == list(range(numbers[0], numbers[0] + 8))
 
 
 def test_a_span_holds_the_frames_that_begin_in_it(tmp_path):
@@ -281,6 +307,9 @@ def test_a_span_holds_the_frames_that_begin_in_it(tmp_path):
         assert min(starts) >= 0
         assert found[-1][1] == pytest.approx((stop - first) / 25)
     assert [number(picture) for _, _, picture in frames(Span(path, 0.1, 0.17))] == [3, 4]
+    rounded = list(frames(Span(path, 0.12 + 1e-8, 0.2 + 1e-8)))
+    assert [number(picture) for _, _, picture in rounded] == [3, 4]
+    assert rounded[0][0] == 0
     assert next(frames(Span(path, 0.1, 0.13)))[:2] == pytest.approx((0.02, 0.03))
 
 
@@ -355,13 +384,26 @@ def bytes_read() -> int:
 
 def test_cut_sound_is_the_sound_of_the_whole_file_there(two_minutes):
     whole = sound(Span(two_minutes, 58.0, 64.0))
-    part = sound(Span(two_minutes, 60.5, 62.5))
-    first = round(2.5 * 22050)
+    part = sound(Span(two_minutes, 61.02, 63.04))  # from burst to burst
+    first = round(3.02 * 22050)
     shifts = range(-45, 46)
-    errors = [np.abs(whole[first + s :][: len(part)] - part)[500:-500].max() for s in shifts]
+    errors = [np.abs(whole[first + s :][: len(part)] - part)[40:-40].max() for s in shifts]
     coarse = two_minutes.suffix in (".mkv", ".webm")
     assert abs(shifts[int(np.argmin(errors))]) <= (23 if coarse else 1)  # 1 ms, or 1 sample
-    assert min(errors) < 0.05
+    assert min(errors) < (0.15 if coarse else 0.03)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".m4a", "aac"), (".mp3", "libmp3lame")])
+def test_cut_sound_is_whole_from_its_first_sample(tmp_path, suffix, codec):
+    wave = bursts(20, np.arange(1, 20, 0.1), rate_hz=48000)
+    path = tmp_path / f"a{suffix}"
+    write_media(path, None, wave, rate_hz=48000, codecs=(None, codec))
+    whole = sound(Span(path), rate_hz=48000)
+    for first in (512000, 520000, 528000):
+        span = Span(path, first / 48000, first / 48000 + 0.5)
+        np.testing.assert_allclose(
+            sound(span, rate_hz=48000), whole[first : first + 24000], atol=1e-3
+        )
 
 
 def test_decodes_no_further_than_frames_are_taken(tmp_path, monkeypatch):
@@ -459,6 +501,21 @@ def test_says_which_stream_is_missing(tmp_path):
     assert refusal(frames, blind) == "no video stream"
     assert len(list(frames(Span(mute)))) == 25
     assert len(sound(Span(blind))) > 22000
+
+
+def test_says_when_the_rate_of_sound_changes(tmp_path):
+    first = write_media(tmp_path / "a.mp3", None, tone(1.0))
+    second = write_media(tmp_path / "b.mp3", None, tone(1.0, rate_hz=32000), rate_hz=32000)
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    assert refusal(sound, first) == "not decodable"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to count threads")
+def test_decodes_in_one_thread(tmp_path):
+    path = write_media(tmp_path / "a.mp4", numbered(4, width=1920, height=1080), tone(0.2))
+    before = len(list(Path("/proc/self/task").iterdir()))
+    for _ in frames(Span(path)):
+        assert len(list(Path("/proc/self/task").iterdir())) == before
 
 
 def test_says_when_no_decoder_is_there(tmp_path):

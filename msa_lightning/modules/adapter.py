@@ -1,0 +1,104 @@
+"""The LightningModule that trains one feature adapter."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from msa_lightning.adapters.alignment import Distance
+from msa_lightning.adapters.composed import Composed
+from msa_lightning.batch import Batch
+from msa_lightning.objective import Objective
+
+Pairing = Callable[[Tensor, Tensor], Tensor]
+
+
+class AdapterModule(LightningModule):
+    """Train an adapter from a source modality's space into that of a frozen base model.
+
+    Random choices are a function of seed and epoch, so that a resumed run ends like an
+    uninterrupted one.
+
+    Args:
+        adapter: The network that is trained.
+        modality: Which modality it adapts.
+        weights: Weight of each term; ``task`` is the loss of the base model.
+        distances: The other terms that have a weight.
+        pairing: From source clips and their adapted vectors to target vectors; None if no term
+            needs pairs.
+        targets: Target-space vectors (N, D).
+        draws: How many of them a distance without pairs compares a batch with.
+        base: The frozen base model, for the task loss.
+        base_dims: Feature size D of each of its modalities.
+        objective: Of the base model.
+        ids: Clips of the source's training split, in the order that the pairing knows.
+        optimizer: Parameters to optimizer.
+        generator: What the pairing and the distances draw from.
+        seed: Of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        adapter: nn.Module,
+        modality: str,
+        weights: Mapping[str, float],
+        distances: Mapping[str, Distance],
+        pairing: Pairing | None,
+        targets: Tensor,
+        draws: int,
+        base: nn.Module,
+        base_dims: Mapping[str, int],
+        objective: Objective,
+        ids: Sequence[str],
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        generator: torch.Generator,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.net = Composed(base=base, adapters={modality: adapter}, base_dims=base_dims)
+        self.modality, self.objective, self.optimizer = modality, objective, optimizer
+        self.weights, self.distances, self.pairing = weights, distances, pairing
+        self.targets, self.draws = targets, draws
+        self.rows = {clip: row for row, clip in enumerate(ids)}
+        self.generator, self.seed = generator, seed
+        self._losses: list[Tensor] = []
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the random choices of this epoch."""
+        self.generator.manual_seed(self.seed * 100_003 + self.current_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Sum of the weighted terms of one batch."""
+        features = self.net.adapt(batch)
+        mask = batch.masks[self.modality][:, 0]
+        adapted = features[self.modality][:, 0][mask]
+        losses = []
+        for name, distance in self.distances.items():
+            if distance.paired:
+                assert self.pairing
+                rows = torch.tensor([self.rows[clip] for clip in batch.ids])[mask.cpu()]
+                targets = self.pairing(rows, adapted.detach())
+            else:
+                picks = torch.randint(len(self.targets), (self.draws,), generator=self.generator)
+                targets = self.targets[picks].to(adapted)
+            losses.append(self.weights[name] * distance(adapted, targets))
+        if self.weights.get("task"):
+            output = self.net.predict(batch, features)
+            task = torch.stack(list(self.objective.losses(output, batch.targets).values())).sum()
+            losses.append(self.weights["task"] * task)
+        loss = torch.stack(losses).sum()
+        self._losses.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean loss."""
+        self.log("train/loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
+        self._losses = []
+
+    def configure_optimizers(self) -> Optimizer:
+        """The optimizer of the adapter's parameters alone, fused."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return self.optimizer(parameters, fused=True)  # type: ignore[call-arg]
