@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from msa_lightning.config import command, instantiate
+from msa_lightning.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,11 +30,14 @@ def adapt(run: "Run") -> float:
     """
     import torch
 
-    from msa_lightning.adapters.spaces import same_scale, sample_targets, vectors
+    from msa_lightning.adapters.spaces import same_scale, sample_targets, some_videos, take, vectors
+    from msa_lightning.datasets.loader import batch_loader
     from msa_lightning.records import write_json
     from msa_lightning.run import load_run, log
 
     cfg = run.cfg
+    if cfg.control not in (None, "untrained", "shuffled"):
+        raise ConfigError(f"control: '{cfg.control}' is not untrained or shuffled")
     base, datamodule = load_run(cfg.base), instantiate(cfg.data)
     provenance = base.follow(datamodule.provenance)
     run.check(provenance)
@@ -44,12 +48,20 @@ def adapt(run: "Run") -> float:
     m = cfg.modality
     targets, target_labels = sample_targets(base, m, cfg.targets, cfg.seed)
     source, _ = vectors(datamodule, "train", m)
+    videos = dict(zip(datamodule.table.ids.tolist(), datamodule.table.videos.tolist(), strict=True))
+    source = some_videos(source, {i: videos[i] for i in source.ids}, cfg.share, cfg.seed)
     generator = torch.Generator().manual_seed(cfg.seed)
-    module = build(cfg, base, datamodule, targets, target_labels, source, generator)
+    if cfg.control == "shuffled":
+        order = torch.randperm(len(source), generator=generator)
+        source = take(source, torch.arange(len(source)), labels=order)
+    else:
+        order = torch.arange(len(source))
+    module = build(cfg, base, datamodule, targets, target_labels, source, order, generator)
     trainer = instantiate(
         cfg.trainer,
         callbacks=[instantiate(node) for node in cfg.callbacks.values()],
         logger=[instantiate(node) for node in cfg.logger.values()],
+        **({"max_epochs": 0} if cfg.control == "untrained" else {}),
     )
     if cfg.again:
         run.clear()
@@ -63,7 +75,7 @@ def adapt(run: "Run") -> float:
     parameters = sum(p.numel() for p in module.net.adapters.parameters())
     log.info("%s adapter: %d to %d, %s parameters", m, *sizes, f"{parameters:,}")
     resume = str(run.last) if run.last.exists() and not cfg.again else None
-    loader = datamodule.train_dataloader()
+    loader = batch_loader(source, cfg.data.batch_size, cfg.seed, **datamodule.loading)
     trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
     metrics = {
         split: diagnose(module, base, datamodule, split, targets) for split in ("train", "valid")
@@ -88,9 +100,21 @@ def build(
     targets: "Tensor",
     target_labels: dict[str, "Tensor"],
     source: Any,
+    order: "Tensor",
     generator: Any,
 ) -> "AdapterModule":
-    """Put adapter, pairing, distances and the frozen base model together."""
+    """Put adapter, pairing, distances and the frozen base model together.
+
+    Args:
+        cfg: Of the adapter run.
+        base: The base run.
+        datamodule: Of the source.
+        targets: Target-space vectors (N, D).
+        target_labels: Their labels by target.
+        source: The source's training clips.
+        order: Which clip's counterpart each of them gets: its own, unless they are shuffled.
+        generator: Of every random choice.
+    """
     from msa_lightning.adapters.alignment import build as build_distances
     from msa_lightning.adapters.spaces import pairs
     from msa_lightning.modules.adapter import AdapterModule
@@ -100,13 +124,13 @@ def build(
     pairing = None
     if any(distance.paired for distance in distances.values()):
         name = next(iter(base.objective.targets))
-        wanted = cfg.pairing._target_.endswith(".Paired")
+        known = pairs(base, datamodule, source.ids, m) if "Paired" in cfg.pairing._target_ else None
         pairing = instantiate(
             cfg.pairing,
             targets=targets,
             target_labels=target_labels.get(name),
             source_labels=source.targets.get(name),
-            pairs=pairs(base, datamodule, source.ids, m) if wanted else None,
+            pairs=known if known is None else known[order],
             generator=generator,
         )
     return AdapterModule(
@@ -140,7 +164,7 @@ def diagnose(
 
     m = module.modality
     module.eval()
-    batch, found = vectors(datamodule, split, m)
+    dataset, found = vectors(datamodule, split, m)
     with torch.inference_mode():
         adapted = module.net.adapters[m](found, torch.ones(len(found), dtype=torch.bool))
     scores = {
@@ -150,9 +174,9 @@ def diagnose(
         "neighbour_overlap": diagnostics.neighbour_overlap(adapted, targets),
         "r2": float("nan"),
     }
-    counterparts = pairs(base, datamodule, batch.ids, m)
+    counterparts = pairs(base, datamodule, dataset.ids, m)
     if counterparts is not None:
-        scores["r2"] = diagnostics.r2(adapted, counterparts[batch.masks[m][:, 0]])
+        scores["r2"] = diagnostics.r2(adapted, counterparts[dataset.masks[m][:, 0]])
     return scores
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from msa_lightning.config import command, instantiate
-from msa_lightning.errors import DataError
+from msa_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,41 +34,41 @@ def transfer(run: "Run") -> dict[str, float]:
     """
     import torch
 
-    from msa_lightning.modules.fusion import FusionModule
     from msa_lightning.records import store_predictions, write_json
     from msa_lightning.run import load_run, log
     from msa_lightning.scoring import mean_predictor, score
 
     cfg = run.cfg
     base, datamodule = load_run(cfg.base), instantiate(cfg.data)
-    _describe(run, base, datamodule.dims)
+    if cfg.control == "oracle":
+        _describe_oracle(run, base)
+    else:
+        _describe(run, base, datamodule.dims)
     provenance = base.follow(datamodule.provenance)
     run.check(provenance)
     if run.metrics and not cfg.again:
         log.info("finished before: %s", run.dir)
         return run.metrics["test"]
-    folders = {m: _adapter(run, m) for m in cfg.modalities}
-    _check_spaces(base, datamodule, folders)
+    if cfg.control == "oracle":
+        module, data = base.module, _counterpart(base, datamodule)
+        folders = {}
+    else:
+        folders = {m: _adapter(run, m) for m in cfg.modalities}
+        _check_spaces(base, datamodule, folders)
+        module, data = _compose(run, base, datamodule.dims, folders), datamodule
 
     if cfg.again:
         run.clear()
     run.start(provenance, {"number": 1, "kind": "cpu"}, "msa-transfer")
-    datamodule.normaliser.save(run.dir / "normaliser.npz")
+    data.normaliser.save(run.dir / "normaliser.npz")
     base.datamodule.normaliser.save(run.dir / "target_normaliser.npz")
-    module = _compose(run, base, datamodule.dims, folders)
     torch.save({"state_dict": module.state_dict()}, run.last)
-    untrained = _compose(run, base, datamodule.dims, {})
+    subsets = [s for n in range(1, len(cfg.modalities)) for s in combinations(cfg.modalities, n)]
+    views = {split: (data, split) for split in ("train", "valid", "test")}
+    views |= {f"test_{'_'.join(subset)}": (_Subset(data, subset), "test") for subset in subsets}
     metrics: dict[str, dict[str, float]] = {}
-    contestants: dict[str, tuple[FusionModule, Any, str]] = {
-        split: (module, datamodule, split) for split in ("train", "valid", "test")
-    }
-    contestants["test_untrained"] = untrained, datamodule, "test"
-    for size in range(1, len(cfg.modalities)):
-        for subset in combinations(cfg.modalities, size):
-            name = "test_" + "_".join(subset)
-            contestants[name] = module, _Subset(datamodule, subset), "test"
-    for name, (network, data, split) in contestants.items():
-        metrics[name], predictions = score(network, data, split)
+    for name, (view, split) in views.items():
+        metrics[name], predictions = score(module, view, split)
         store_predictions(run.dir, name, predictions.assign(split=name))
     metrics["test_mean_predictor"] = mean_predictor(base.objective, datamodule, "test")
     write_json(run.dir / "metrics.json", metrics)
@@ -111,6 +111,27 @@ def _describe(run: "Run", base: "LoadedRun", dims: dict[str, int]) -> None:
     }
     run.stored.objective, run.stored.loss = stored["objective"], stored["loss"]
     run.stored.selection = "none"  # nothing was selected: last.ckpt is the result
+
+
+def _describe_oracle(run: "Run", base: "LoadedRun") -> None:
+    """The same for the base model on its own features of the source's clips."""
+    stored: Any = OmegaConf.to_container(base.cfg)
+    run.stored.data = {**stored["data"], "source": OmegaConf.to_container(run.stored.data.source)}
+    run.stored.model = stored["model"]
+    run.stored.objective, run.stored.loss = stored["objective"], stored["loss"]
+    run.stored.selection = "none"
+
+
+def _counterpart(base: "LoadedRun", datamodule: Any) -> Any:
+    from msa_lightning.adapters.spaces import counterpart
+
+    found = counterpart(base, datamodule, datamodule.table.ids.tolist())
+    if found is None:
+        raise ConfigError(
+            f"control=oracle: the features that {base.dir} was trained on cannot be had for these "
+            "clips; leave it out"
+        )
+    return found
 
 
 def _adapter(run: "Run", modality: str) -> "Path":
@@ -163,7 +184,7 @@ def _check_spaces(base: "LoadedRun", datamodule: Any, folders: dict[str, "Path"]
 def _compose(
     run: "Run", base: "LoadedRun", dims: dict[str, int], folders: dict[str, "Path"]
 ) -> "FusionModule":
-    """The frozen base model behind adapters: those of folders, or untrained ones."""
+    """The frozen base model behind the adapters of some folders."""
     import torch
 
     from msa_lightning.config import resolve

@@ -1,20 +1,19 @@
 """The two feature spaces of an adapter: vectors of the source's clips and of the base run's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from msa_lightning.batch import Batch
 from msa_lightning.config import instantiate
 from msa_lightning.datasets.clips import VectorDataset
 from msa_lightning.errors import ConfigError, DataError
 from msa_lightning.run import LoadedRun
 
 
-def vectors(datamodule: Any, split: str, modality: str) -> tuple[Batch, Tensor]:
-    """A whole split, and the normalised vectors (n, D) of the clips that have the modality.
+def vectors(datamodule: Any, split: str, modality: str) -> tuple[VectorDataset, Tensor]:
+    """A split, and the normalised vectors (n, D) of its clips that have the modality.
 
     Raises:
         ConfigError: If the data are sequences.
@@ -22,8 +21,41 @@ def vectors(datamodule: Any, split: str, modality: str) -> tuple[Batch, Tensor]:
     dataset = datamodule.dataset(split)
     if not isinstance(dataset, VectorDataset):
         raise ConfigError("data.aggregate: adapters map vectors; set data.aggregate=mean")
-    batch = dataset[range(len(dataset))]
-    return batch, batch.features[modality][batch.masks[modality]]
+    return dataset, dataset.features[modality][dataset.masks[modality]]
+
+
+def some_videos(dataset: VectorDataset, videos: Mapping[str, str], share: float, seed: int) -> Any:
+    """The clips of some of a dataset's videos; with one seed, a smaller share lies in a larger one.
+
+    Args:
+        dataset: All clips.
+        videos: Video id by clip id.
+        share: Of the clips, above 0; whole videos are taken until there are as many.
+        seed: Of the order of videos.
+
+    Raises:
+        ConfigError: If the share is not above 0 and at most 1.
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(f"share: {share} is not above 0 and at most 1")
+    names = sorted(set(videos.values()))
+    generator = torch.Generator().manual_seed(seed)
+    order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
+    rank = torch.tensor([order.index(videos[clip]) for clip in dataset.ids])
+    needed = rank.sort().values[max(1, round(share * len(rank))) - 1]
+    return take(dataset, torch.nonzero(rank <= needed)[:, 0])
+
+
+def take(dataset: VectorDataset, rows: Tensor, labels: Tensor | None = None) -> VectorDataset:
+    """Some clips of a dataset, with the labels of others if these are given."""
+    features, masks = (
+        {m: x[rows][:, 0].numpy() for m, x in tensors.items()}
+        for tensors in (dataset.features, dataset.masks)
+    )
+    of = rows if labels is None else labels
+    targets = {name: y[of].numpy() for name, y in dataset.targets.items()}
+    ids = [dataset.ids[i] for i in rows.tolist()]
+    return VectorDataset(ids=ids, features=features, present=masks, targets=targets)
 
 
 def sample_targets(
@@ -40,30 +72,36 @@ def sample_targets(
             f"adapter={modality}: {base.dir} was trained on {', '.join(known)} alone; give a base "
             f"run that was trained on {modality}, or another adapter"
         )
-    batch, found = vectors(base.datamodule, "train", modality)
+    dataset, found = vectors(base.datamodule, "train", modality)
     if number > len(found):
         raise ConfigError(
             f"targets: {number} asked for, but {base.dir} has {len(found)} training clips with "
             f"{modality}; set targets={len(found)} or fewer"
         )
     picks = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:number]
-    mask = batch.masks[modality][:, 0]
-    return found[picks], {name: y[mask][picks] for name, y in batch.targets.items()}
+    mask = dataset.masks[modality][:, 0]
+    return found[picks], {name: y[mask][picks] for name, y in dataset.targets.items()}
+
+
+def counterpart(base: LoadedRun, datamodule: Any, ids: Sequence[str]) -> Any | None:
+    """Data with the source's clips in the base run's feature space, normalised as there.
+
+    That is the base run's own file, if it has clips of these ids, or its extractors, if it was
+    trained on raw media; None if it is neither.
+    """
+    if set(base.datamodule.table.ids.tolist()) & set(ids):
+        return base.datamodule
+    if "extraction" not in base.cfg.data or not hasattr(datamodule, "source"):
+        return None
+    other = instantiate(base.cfg.data, source=datamodule.source)
+    other.normaliser = base.datamodule.normaliser
+    return other
 
 
 def pairs(base: LoadedRun, datamodule: Any, ids: Sequence[str], modality: str) -> Tensor | None:
-    """Source clips in the target space (M, D), where both extractors can see them.
-
-    That is the base run's own file, if it has clips of these ids, or its extractors, if it was
-    trained on raw media. Rows of NaN have no counterpart; None if there is no way to one.
-    """
-    known = {clip: row for row, clip in enumerate(base.datamodule.table.ids.tolist())}
-    if known.keys() & set(ids):
-        other = base.datamodule
-    elif "extraction" in base.cfg.data and hasattr(datamodule, "source"):
-        other = instantiate(base.cfg.data, source=datamodule.source)
-        other.normaliser = base.datamodule.normaliser
-    else:
+    """Source clips in the target space (M, D); NaN where there is no counterpart, or None."""
+    other = counterpart(base, datamodule, ids)
+    if other is None:
         return None
     dataset = other.unlabelled()
     rows = {clip: row for row, clip in enumerate(dataset.ids)}
