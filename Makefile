@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/msa-extract source=demo_raw extractor/text=minilm
 	$(BIN)/msa-train experiment=demo_raw
 	$(BIN)/msa-evaluate 'run=runs/demo_raw/*'
-	$(BIN)/msa-predict 'run=runs/demo_raw/*' input=prepared/demo_raw/Raw/Video/Segmented/demo_0003_1.mp4 \
+	$(BIN)/msa-predict "run=$$(ls -td runs/demo_raw/* | head -n 1)" input=prepared/demo_raw/Raw/Video/Segmented/demo_0003_1.mp4 \
 	    text='it was great'
 
 test: $(STAMP)

@@ -30,8 +30,14 @@ _PACKAGE = Path(__file__).resolve().parent
 CONF = str(next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir()))
 """The configuration tree: inside an installed package, or at the top of a checkout."""
 
-_PATH_KEYS = r"run|runs|base|input|transcripts|init_from|out|expect|paths\.\w+|adapters\.\w+"
-_PATH_ARGUMENT = re.compile(rf"^\+{{0,2}}({_PATH_KEYS})=(.*)", re.S)
+_TEXT_KEYS = "|".join(  # what is text as it stands: paths, ids, sentences
+    [
+        "run|runs|base|input|init_from|out|expect|transcripts|text|preview|shard|asr_model",
+        r"paths\.\w+|adapters\.\w+|(?:data\.)?source\.(?:folder|labels|folds|transcripts|path)",
+        r"extractor\.\w+\.(?:path|encoder|model)",
+    ]
+)
+_TEXT_ARGUMENT = re.compile(rf"^\+{{0,2}}({_TEXT_KEYS})=(.*)", re.S)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -61,6 +67,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 if HydraConfig.get().mode is RunMode.MULTIRUN:
                     raise
                 raise SystemExit(1) from None
+            except KeyboardInterrupt:
+                print("interrupted; the same command goes on from here", file=sys.stderr)
+                raise SystemExit(130) from None
 
         def script() -> None:
             _log_to_stdout()
@@ -91,7 +100,7 @@ def _quote_paths(arguments: list[str]) -> list[str]:
 
 
 def _quote_path(argument: str, *, sweep: bool = False) -> str:
-    match = _PATH_ARGUMENT.match(argument)
+    match = _TEXT_ARGUMENT.match(argument)
     if not match or match[2] in ("", "null", "???") or match[2][0] in "'\"":
         return argument
     if sweep and "," in match[2] and not Path(match[2]).exists():

@@ -1,7 +1,7 @@
 """``msa-predict``: score raw video with a trained run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -28,8 +28,8 @@ def main(cfg: DictConfig) -> None:
     cfg = resolve(cfg)
     folders = run_folders(cfg.run)
     if len(folders) != 1:
-        found = ", ".join(map(str, folders[:3])) or "none"
-        raise ConfigError(f"run: {cfg.run} is {len(folders)} runs ({found}); give one")
+        found = f"{len(folders)} runs ({', '.join(map(str, folders[:3]))})" if folders else "no run"
+        raise ConfigError(f"run: {cfg.run} is {found}; give the folder of one")
     run = load_run(folders[0], {key: str(cfg.paths[key]) for key in ("data", "prepared", "cache")})
     if "extraction" not in run.cfg.data:
         raise ConfigError(
@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
         window_s=cfg.window_s,
     )
     scores = predict(run, manifest, cache=cfg.paths.cache, workers=cfg.workers)
-    out = Path(cfg.out or Path("predictions") / Path(cfg.input).stem)
+    out = Path(cfg.out or Path("predictions") / Path(cfg.input).resolve().name)
     write_predictions(scores, run, out)
     show_predictions(scores, run, out)
 
@@ -74,6 +74,7 @@ def predict(
 
     from msa_lightning.config import instantiate
     from msa_lightning.datasets.manifest import Listed
+    from msa_lightning.errors import DataError
     from msa_lightning.normalise import Normaliser
     from msa_lightning.scoring import contributions
 
@@ -82,6 +83,13 @@ def predict(
     with tempfile.TemporaryDirectory() as folder:
         data.prepared = folder
         datamodule = instantiate(data, source=Listed(manifest))
+        now, then = datamodule.extractors, run.provenance["data"]["extractors"]
+        if other := [m for m in now if _numbers(now[m]) != _numbers(then[m])]:
+            raise DataError(
+                f"{run.dir}: was trained with other {', '.join(other)} features than are extracted "
+                f"here (then {then[other[0]]}, now {now[other[0]]}); use the same weights and "
+                "versions, or train again"
+            )
         datamodule.normaliser = Normaliser.load(run.dir / "normaliser.npz")
         scores = contributions(run.module, datamodule.unlabelled_dataloader())
         missing = datamodule.missing
@@ -97,6 +105,11 @@ def predict(
         }
     )
     return clips.merge(scores, on="id", validate="one_to_many")
+
+
+def _numbers(extractor: dict[str, Any]) -> dict[str, Any]:
+    """What can change features: all but where weights lie."""
+    return {key: value for key, value in extractor.items() if key != "weights_from"}
 
 
 if __name__ == "__main__":

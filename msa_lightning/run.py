@@ -253,9 +253,8 @@ class LoadedRun:
     @cached_property
     def module(self) -> FusionModule:
         """The selected weights: the best by validation, or the last where nothing selects."""
-        net = config.instantiate(
-            self.cfg.model, dims=self.datamodule.dims, outputs=self.objective.outputs
-        )
+        dims = config.instantiate(self.cfg.data).dims  # not self.datamodule, which reads the data
+        net = config.instantiate(self.cfg.model, dims=dims, outputs=self.objective.outputs)
         module = FusionModule(net=net, objective=self.objective)
         load_weights(module, selected_checkpoint(self.dir, self.cfg))
         return module.eval()

@@ -114,8 +114,12 @@ class MosiDataModule(MoseiDataModule):
     @property
     def provenance(self) -> dict[str, Any]:
         """What a run records about its data: the extractors and their weights, too."""
-        extractors = {
+        return super().provenance | {"extractors": self.extractors}
+
+    @property
+    def extractors(self) -> dict[str, dict[str, Any]]:
+        """Name, weights and identity of each extractor."""
+        return {
             m: {"name": e.name, "weights_from": e.weights, **e.identity}
             for m, e in self.extraction.extractors.items()
         }
-        return super().provenance | {"extractors": extractors}

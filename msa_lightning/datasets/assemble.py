@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 from msa_lightning.datasets.cache import FeatureCache, source_key
 from msa_lightning.datasets.hdf5 import ClipTable, FeatureWriter, write_table, write_whole
 from msa_lightning.datasets.manifest import Manifest
+from msa_lightning.extractors.contract import RawClip
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def assemble(
     }
     content = [
         source,
-        [[c.id, *(source_key(c, m) for m in caches)] for c in manifest.clips],
+        [[c.id, *_outcomes(c, caches)] for c in manifest.clips],
         manifest.splits.tolist(),
         {name: y.tolist() for name, y in manifest.targets.items()},
     ]
@@ -61,6 +62,13 @@ def assemble(
         write_table(file, _table(manifest, path, aggregate), digests, source, audit)
     log.debug("%s: %d clips", path, len(manifest.clips))
     return path
+
+
+def _outcomes(clip: RawClip, caches: Mapping[str, FeatureCache]) -> Iterator[tuple[str, str]]:
+    """What each modality of a clip is made from, and why it cannot be used."""
+    for m, cache in caches.items():
+        entry = cache.find(clip)
+        yield source_key(clip, m), entry.reason if entry else "not extracted"
 
 
 def _write_modality(

@@ -9,17 +9,20 @@
     clips/<clip id>/vector          (D,) float32, the clip as one vector
 
 A clip that could not be used has a reason and no group. Another option or version of the extractor
-is another folder, and a clip whose media changed is another entry, so nothing stale is ever served.
+is another folder, and a clip whose media changed is another entry (see :func:`source_key`), so that
+nothing stale is served.
 A part is written whole or not at all and never changed. That makes the union of all parts the
-content: a killed job goes on from it, and several jobs may fill one cache.
+content: a killed job goes on from it, and several jobs may fill one cache. Where two parts have the
+same clip, the usable one counts.
 """
 
 import hashlib
 import json
 import logging
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ import h5py
 import numpy as np
 
 from msa_lightning.datasets.hdf5 import write_whole
+from msa_lightning.errors import ConfigError
 from msa_lightning.extractors.contract import Extractor, Features, RawClip, Span, Unusable
 from msa_lightning.extractors.digest import digest
 
@@ -67,8 +71,8 @@ class FeatureCache:
         self.identity = json.dumps(
             {"extractor": extractor.name, **extractor.identity}, sort_keys=True
         )
-        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
-        self.folder = root / extractor.modality / f"{extractor.name}-{digest}"
+        name = hashlib.sha256(f"{VERSION} {self.identity}".encode()).hexdigest()[:8]
+        self.folder = root / extractor.modality / f"{extractor.name}-{name}"
         self._entries: dict[tuple[str, str], Entry] = {}
         self._known: set[Path] = set()
 
@@ -77,22 +81,36 @@ class FeatureCache:
         return self._entries.get((clip.id, source_key(clip, self.modality)))
 
     def refresh(self) -> None:
-        """Look for parts written since; remove those that a full disk or a crash cut short."""
+        """Look for parts written since; what cannot be read is left alone and does not count."""
         for part in sorted(set(self.folder.glob("*.h5")) - self._known):
             try:
                 with h5py.File(part, "r", locking=False) as file:
-                    if (file.attrs["format"], file.attrs["version"]) != (FORMAT, VERSION):
-                        raise KeyError("another format or version")
                     index = json.loads(file["index"][()])
             except (OSError, KeyError, ValueError) as error:
-                log.warning("%s: damaged (%s); its clips are extracted again", part, error)
-                part.unlink(missing_ok=True)
-                continue
+                log.warning("%s: damaged (%s); its clips do not count, delete it", part, error)
+                index = []
             self._known.add(part)
             for row in index:
-                self._entries[row["id"], row["source"]] = Entry(
-                    part, row["id"], row["reason"], row["detail"], row["facts"]
-                )
+                key = row["id"], row["source"]
+                if key not in self._entries or self._entries[key].reason:
+                    facts = row["reason"], row["detail"], row["facts"]
+                    self._entries[key] = Entry(part, row["id"], *facts)
+
+    def make_folder(self) -> None:
+        """Make the folder, and sure that it can be written to.
+
+        Raises:
+            ConfigError: If it cannot.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"paths.cache: {self.folder} cannot be written to ({error.strerror}); give another "
+                "folder as paths.cache or MSA_CACHE"
+            ) from error
 
     def write(self, results: Sequence[tuple[RawClip, Features | Unusable]]) -> None:
         """Write one part."""
@@ -101,7 +119,6 @@ class FeatureCache:
         index = [_index_row(clip, result, self.modality) for clip, result in results]
         text = json.dumps(index, sort_keys=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "identity.json").write_text(self.identity)
         part = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.h5"
         with write_whole(part, self.folder) as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "identity": self.identity})
@@ -152,11 +169,11 @@ def _index_row(clip: RawClip, result: Features | Unusable, modality: str) -> dic
 def _digest_file(path: Path) -> str:
     try:
         stat = path.stat()
+        return _digest_content(path, stat.st_size, stat.st_mtime_ns)
     except OSError:
-        return "absent"
-    return _digest_content(path, stat.st_size, stat.st_mtime_ns)
+        return "unreadable"
 
 
-@lru_cache(maxsize=4096)
+@cache
 def _digest_content(path: Path, _size: int, _modified: int) -> str:
     return digest([path])

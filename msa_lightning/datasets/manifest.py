@@ -1,6 +1,5 @@
 """The raw clips of a corpus: a list of where everything lies, before anything is decoded."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from msa_lightning.datasets.cutting import SUBTITLES, read_subtitles
 from msa_lightning.datasets.labels import LabelColumns
 from msa_lightning.extractors.contract import RawClip, Reason, Span, Transcript
 
-_SILENCE = ("sil", "sp")
 VIDEO = frozenset({".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".webm", ".mov", ".m4v"})
 SOUND = frozenset({".wav", ".flac", ".mp3", ".ogg", ".m4a"})
 
@@ -55,44 +52,6 @@ class Listed:
     def manifest(self) -> Manifest:
         """The manifest."""
         return self.known
-
-
-def read_transcript(path: Path, duration_s: float | None = None) -> Transcript | Reason:
-    """A text file as a transcript, or the reason why it is none.
-
-    Subtitles (``.srt``, ``.vtt``) give the times of the words, too, and so does ``.align``: a line
-    ``start end word`` for each word, in units of 1/25000 s, as in the GRID corpus.
-    """
-    if path.suffix in SUBTITLES:
-        return read_subtitles(path, duration_s)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return "no transcript"
-    except UnicodeDecodeError:
-        return "transcript not UTF-8"
-    if path.suffix != ".align":
-        return transcript_of(text, duration_s)
-    try:
-        rows = [line.split() for line in text.splitlines() if line.strip()]
-        spoken = [(float(a) / 25000, float(b) / 25000, w) for a, b, w in rows if w not in _SILENCE]
-    except ValueError:
-        return "transcript not readable"
-    if not spoken:
-        return "empty transcript"
-    times = tuple((a, b) for a, b, _ in spoken)
-    return Transcript(" ".join(w for *_, w in spoken), times, duration_s)
-
-
-def transcript_of(text: str | None, duration_s: float | None) -> Transcript | Reason:
-    """A text as a transcript, or the reason why it is none; a duration of NaN is unknown."""
-    if duration_s is not None and math.isnan(duration_s):
-        duration_s = None
-    if text is None:
-        return "no transcript"
-    if not (words := text.split()):
-        return "empty transcript"
-    return Transcript(" ".join(words), None, duration_s)
 
 
 def by_id(paths: Iterable[Path]) -> dict[str, Path | None]:

@@ -10,9 +10,9 @@ from msa_lightning.datasets.manifest import (
     Manifest,
     by_id,
     raw_clip,
-    read_transcript,
     span,
 )
+from msa_lightning.datasets.transcripts import read_transcript
 from msa_lightning.errors import DataNotFoundError
 
 _TRANSCRIPTS = (".align", ".srt", ".vtt", ".txt")  # those that know when each word is said first
@@ -45,8 +45,11 @@ class MediaFolder:
         """
         if not self.folder.exists():
             raise DataNotFoundError(f"{self.folder}: no such file or folder")
+        if self.transcripts and not self.transcripts.is_dir():
+            raise DataNotFoundError(f"{self.transcripts}: no such folder of transcripts")
         single = self.folder.is_file()
-        paths = [self.folder] if single else [p for p in self.folder.rglob("*") if p.is_file()]
+        found = [self.folder] if single else self.folder.rglob("*")
+        paths = [p for p in found if p.is_file() and not p.name.startswith(".")]
         videos = by_id(p for p in paths if p.suffix.lower() in VIDEO)
         sounds = by_id(p for p in paths if p.suffix.lower() in SOUND)
         ids = sorted(videos.keys() | sounds.keys())
@@ -58,12 +61,12 @@ class MediaFolder:
             beside = videos.get(clip_id) or sounds.get(clip_id)
             folder = self.transcripts or (beside.parent if beside else self.folder)
             candidates = [folder / f"{clip_id}{ending}" for ending in _TRANSCRIPTS]
-            found = [path for path in candidates if path.exists()]
+            beside_it = [path for path in candidates if path.is_file()]
             clips.append(
                 raw_clip(
                     clip_id,
                     clip_id,
-                    text=read_transcript(found[0]) if found else "no transcript",
+                    text=read_transcript(beside_it[0]) if beside_it else "no transcript",
                     audio=span(sounds if clip_id in sounds else videos, clip_id),
                     visual=span(videos, clip_id) if clip_id in videos else "no video stream",
                 )

@@ -27,14 +27,13 @@ from msa_lightning.datasets.manifest import (
     by_id,
     raw_clip,
     span,
-    transcript_of,
 )
+from msa_lightning.datasets.transcripts import transcript_of
 from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
 from msa_lightning.extractors.contract import RawClip, Reason, Span, Transcript
 
 _LINE = re.compile(r"^(\d+)_DELIM_(.*)$", re.MULTILINE)
 _COLUMNS = {"sentiment": LabelColumns(["sentiment"], -3, 3)}
-_SPLITS = ("train", "valid", "test")
 
 
 Files = Mapping[str, Path | None]
@@ -137,11 +136,6 @@ class MosiRaw:
             folds = read_folds(self.folds if shipped else str(self.folder / self.folds))
             of = {video: split for split, videos in folds.items() for video in videos}
             splits = [of.get(row.video, "none") for row in rows]
-        if not set(_SPLITS) <= set(splits):
-            raise DataError(
-                f"{self.folder / self.labels}: clips are in {sorted(set(splits))}, expected all of "
-                f"{', '.join(_SPLITS)}; give the folds of this corpus as source.folds"
-            )
         return splits
 
 
@@ -190,7 +184,7 @@ def _files(folder: Path, endings: Set[str], media: str) -> tuple[Files, bool]:
     """Media files by name, and whether they are cut into clips."""
     for name, segmented in (("Segmented", True), ("Full", False)):
         if media in ("auto", name.lower()) and (folder / name).is_dir():
-            paths = (folder / name).iterdir()
+            paths = [p for p in (folder / name).iterdir() if p.is_file() and p.name[0] != "."]
             return by_id(p for p in paths if p.suffix.lower() in endings), segmented
     return {}, True
 
@@ -220,7 +214,7 @@ def _texts(folder: Path, rows: list[LabelledClip]) -> tuple[list[Transcript | Re
         try:
             for match in _LINE.finditer(path.read_text(encoding="utf-8-sig")):
                 lines[clip_id(path.stem, match[1])] = match[2]
-        except UnicodeDecodeError:
+        except (OSError, UnicodeDecodeError):
             unreadable.add(path.stem)
     texts: list[Transcript | Reason] = []
     for row in rows:

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 
 from msa_lightning.datasets.cutting import cut as cut_clip
-from msa_lightning.datasets.manifest import Manifest, transcript_of
+from msa_lightning.datasets.manifest import Manifest
 from msa_lightning.datasets.media_folder import MediaFolder
+from msa_lightning.datasets.transcripts import transcript_of
 from msa_lightning.errors import ConfigError, DataNotFoundError
 from msa_lightning.extractors.assets import WHISPER_TINY_EN, find
 from msa_lightning.extractors.contract import RawClip, Reason, Span, Unusable

@@ -7,7 +7,8 @@ import numpy as np
 
 from msa_lightning.datasets.label_csv import read_label_csv
 from msa_lightning.datasets.labels import LabelColumns
-from msa_lightning.datasets.manifest import Manifest, raw_clip, transcript_of
+from msa_lightning.datasets.manifest import Manifest, raw_clip
+from msa_lightning.datasets.transcripts import transcript_of
 from msa_lightning.errors import DataNotFoundError
 
 

@@ -1,6 +1,8 @@
 """From raw clips to the feature cache: what is missing, in parallel, with a report."""
 
+import csv
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -33,16 +36,21 @@ class Counts:
     Attributes:
         extracted: Usable clips extracted now.
         cached: Usable clips that were in the cache.
-        masked: Clips that cannot be used, by reason.
+        unusable: Id, reason and detail of each clip that cannot be used.
         frames: Frames looked at, where an extractor counts them.
         frames_with_face: Those with a face.
     """
 
     extracted: int = 0
     cached: int = 0
-    masked: Counter[str] = field(default_factory=Counter)
+    unusable: list[tuple[str, str, str]] = field(default_factory=list)
     frames: int = 0
     frames_with_face: int = 0
+
+    @property
+    def masked(self) -> Counter[str]:
+        """How many cannot be used, by reason."""
+        return Counter(reason for _, reason, _ in self.unusable)
 
 
 class Extraction:
@@ -54,8 +62,11 @@ class Extraction:
         cache: Root folder of the feature caches.
         workers: Processes; None is one per core, 0 is none: the work is done in this process.
         max_failed: Share of the clips of a modality that may be unusable.
-        timeout_s: What one clip may take, loading the model included.
+        timeout_s: What a clip, or a batch of transcripts, may take, loading the model included.
         retry: Try once more what was unusable before.
+
+    Raises:
+        ConfigError: If a number makes no sense.
     """
 
     def __init__(
@@ -69,6 +80,13 @@ class Extraction:
         timeout_s: float,
         retry: bool,
     ) -> None:
+        for name, value, fine in (
+            ("workers", workers, workers is None or workers >= 0),
+            ("max_failed", max_failed, 0 <= max_failed <= 1),
+            ("timeout_s", timeout_s, timeout_s > 0),
+        ):
+            if not fine:
+                raise ConfigError(f"extraction.{name}: {value} makes no sense")
         self.extractors = {m: extractors[m] for m in MODALITIES if m in modalities}
         self.cache = Path(cache)
         self.workers, self.timeout_s = workers, timeout_s
@@ -102,11 +120,11 @@ class Extraction:
             for clip in clips:
                 entry = cache.find(clip)
                 if getattr(clip, m) is None:
-                    counts[m].masked[clip.missing[m]] += 1
+                    counts[m].unusable.append((clip.id, clip.missing[m], ""))
                 elif entry is None or (entry.reason and self.retry):
                     todo[m].append(clip)
                 elif entry.reason:
-                    counts[m].masked[entry.reason] += 1
+                    counts[m].unusable.append((clip.id, entry.reason, entry.detail))
                 else:
                     counts[m].cached += 1
                     _count_frames(counts[m], entry.facts)
@@ -117,14 +135,15 @@ class Extraction:
                     if todo[m]:
                         how = extractor.name, extractor.weights
                         log.info("%s: %d clips with %s (weights: %s)", m, len(todo[m]), *how)
+                for cache in caches.values():
+                    cache.make_folder()
                 own = Workers(self.extractors, self.workers, self.timeout_s)
                 with nullcontext(workers) if workers else own as pool:
                     self._extract(todo, caches, counts, pool, len(clips))
-        except JobError:
-            show(manifest, counts)
-            raise
-        if any(todo.values()) or not quiet:
-            show(manifest, counts)
+        finally:
+            if any(todo.values()) or not quiet:
+                show(manifest, counts)
+                self._list_unusable(manifest, counts, shard)
         return counts
 
     def caches(self) -> dict[str, FeatureCache]:
@@ -145,6 +164,7 @@ class Extraction:
         pending: dict[str, list[tuple[RawClip, Features | Unusable]]] = {m: [] for m in todo}
         began = written = beat = time.monotonic()
         number, done = sum(map(len, todo.values())), 0
+        kinds = sum(map(bool, todo.values()))
         with _progress() as progress:
             bar = progress.add_task("extract", total=number, rate="")
             try:
@@ -152,14 +172,13 @@ class Extraction:
                     pending[m].append((clip, result))
                     done += 1
                     if isinstance(result, Unusable):
-                        counts[m].masked[result.reason] += 1
-                        log.debug("%s, %s: %s", clip.id, m, result)
+                        counts[m].unusable.append((clip.id, result.reason, result.detail))
                         self._check(counts, total)
                     else:
                         counts[m].extracted += 1
                         _count_frames(counts[m], result.facts)
                     now = time.monotonic()
-                    rate = done / len(todo) / (now - began)
+                    rate = done / kinds / (now - began)
                     progress.update(bar, completed=done, rate=f"{rate:.1f} clips/s")
                     if not progress.console.is_terminal and now - beat > _HEARTBEAT_S:
                         log.info("%d of %d extracted, %.1f clips/s", done, number, rate)
@@ -176,7 +195,26 @@ class Extraction:
                 for name, results in pending.items():
                     caches[name].write(results)
         seconds = time.monotonic() - began
-        log.info("%.1f s, %.1f clips/s", seconds, number / len(todo) / seconds)
+        log.info("%.1f s, %.1f clips/s", seconds, number / kinds / seconds)
+
+    def _list_unusable(
+        self, manifest: Manifest, counts: Mapping[str, Counts], shard: str | None
+    ) -> None:
+        """Write every unusable clip, and what has no counterpart, to a csv beside the caches."""
+        rows = [(m, *row) for m, count in counts.items() for row in sorted(count.unusable)]
+        rows += [("", clip, what, "") for what, ids in manifest.unmatched.items() for clip in ids]
+        if not rows:
+            return
+        part = f"-{shard.replace('/', '-of-')}" if shard else ""
+        path = self.cache / f"{manifest.corpus}{part}.unusable.csv"
+        self.cache.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("modality", "id", "reason", "detail"))
+            writer.writerows(rows)
+        temporary.replace(path)
+        log.info("all of them: %s", path)
 
     def _tasks(self, todo: Mapping[str, Sequence[RawClip]]) -> Iterator[Task]:
         """The longest work first, so that no process ends long after the others."""
@@ -190,11 +228,12 @@ class Extraction:
 
     def _check(self, counts: Mapping[str, Counts], total: int) -> None:
         for m, count in counts.items():
-            failed = count.masked.total()
+            failed = len(count.unusable)
             if failed > self.max_failed * total:
                 raise JobError(
                     f"{m}: {failed} of {total} clips cannot be used, more than max_failed="
-                    f"{self.max_failed:g}; see the reasons above, mend them or allow more"
+                    f"{self.max_failed:g}; mend them, or allow more (and extraction.retry=true "
+                    "tries again what failed before)"
                 )
 
 
@@ -230,12 +269,20 @@ def show(manifest: Manifest, counts: Mapping[str, Counts]) -> None:
     """Print what became of the clips, and what of the corpus has no counterpart."""
     table = Table("modality", "extracted", "cached", "masked", "reasons", "frames with a face")
     for m, count in counts.items():
-        reasons = "\n".join(f"{n} {reason}" for reason, n in count.masked.most_common())
+        reasons = "\n".join(
+            f"{n} {reason} ({_some([i for i, why, _ in count.unusable if why == reason])})"
+            for reason, n in count.masked.most_common()
+        )
         share = f"{count.frames_with_face} of {count.frames}" if count.frames else ""
-        numbers = (count.extracted, count.cached, count.masked.total())
-        table.add_row(m, *map(str, numbers), reasons, share)
-    table.title = f"{manifest.corpus}{' (synthetic)' if manifest.synthetic else ''}: features"
+        numbers = (count.extracted, count.cached, len(count.unusable))
+        table.add_row(m, *map(str, numbers), escape(reasons), share)
+    synthetic = " (synthetic)" if manifest.synthetic else ""
+    table.title = f"{escape(manifest.corpus)}{synthetic}: features"
     console = Console()
     console.print(table)
     for what, ids in manifest.unmatched.items():
-        console.print(f"{what}: {len(ids)} ({', '.join(ids[:5])}{', …' if len(ids) > 5 else ''})")
+        console.print(f"{what}: {len(ids)} ({_some(ids)})", markup=False)
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")

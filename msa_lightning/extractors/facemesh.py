@@ -30,6 +30,7 @@ from msa_lightning.extractors.landmarks import (
     choose,
     detector,
 )
+from msa_lightning.extractors.media import VERSION as MEDIA_VERSION
 from msa_lightning.extractors.media import frames
 
 VERSION = 1
@@ -168,6 +169,7 @@ class FaceMesh:
             route, sha256 = self._choice.route, self._choice.weights.sha256
         return {
             "version": VERSION,
+            "media": MEDIA_VERSION,
             "features": self.features,
             "max_frames": self.max_frames,
             "rate_hz": self.rate_hz,

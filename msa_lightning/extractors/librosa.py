@@ -57,7 +57,13 @@ class LibrosaFeatures:
     @property
     def identity(self) -> Mapping[str, Any]:
         """Options, and the version of librosa, whose defaults count."""
-        return {"version": 1, "size": self.size, "max_s": self.max_s, "librosa": version("librosa")}
+        return {
+            "version": 1,
+            "media": media.VERSION,
+            "librosa": version("librosa"),
+            "size": self.size,
+            "max_s": self.max_s,
+        }
 
     def extract(self, clip: RawClip) -> Features:
         """Features of the sound of one clip.

@@ -23,11 +23,17 @@ from msa_lightning.extractors.contract import Span, Unusable
 if TYPE_CHECKING:
     from av.container import InputContainer
 
+VERSION = 1
+"""Counts up when the same file gives other frames or samples."""
+
 SHORTEST_SOUND_S = 0.1
 """Sound shorter than this, about two windows of 2048 samples at 44.1 kHz, says nothing."""
 
 SILENCE = 1e-4
 """Peak below which sound is silence: -80 dB of full scale, about 3 steps of 16 bits."""
+
+SLOWEST_HZ = 1000
+"""No sound has fewer samples per second; a damaged header that says so would fill the memory."""
 
 GAP_S = 0.05, 600.0
 """Sound is missing where the clock jumps ahead by more than the first: less is the clock's
@@ -157,10 +163,10 @@ def sound(span: Span, *, rate_hz: int = 22050, max_s: float | None = None) -> ND
         raise Unusable("too short", f"{span.path.name}: {heard_s:.3f} s of sound in {_range(span)}")
     samples = np.concatenate([frame.to_ndarray()[0] for frame in resampled])
     samples = samples[: round(min(length_s * rate_hz, len(samples)))]
-    peak = np.abs(samples).max()
+    peak = max(samples.max(), -samples.min())
     if peak < SILENCE:
         raise Unusable("silent", f"{span.path.name}: peak {peak:.1e} in {_range(span)}")
-    return np.clip(samples, -1, 1)
+    return np.clip(samples, -1, 1, out=samples)
 
 
 def _samples(
@@ -176,6 +182,8 @@ def _samples(
         at = round((time_s - start_s) * frame.sample_rate)
         if not rate:
             rate = frame.sample_rate
+            if rate < SLOWEST_HZ:
+                raise Unusable("not decodable", f"{path.name}: sound of {rate} Hz")
             position = claimed = at if at < GAP_S[1] * rate else 0
             if length_s < inf:
                 wanted = ceil(length_s * rate) + 1  # one more: resampling may round up

@@ -12,6 +12,7 @@ from typing import Any
 
 import joblib
 from pebble import ProcessExpired, ProcessPool
+from threadpoolctl import threadpool_limits
 
 from msa_lightning.errors import USER_ERRORS
 from msa_lightning.extractors.contract import Extractor, Features, RawClip, Unusable
@@ -43,7 +44,8 @@ class Workers:
 
     Args:
         extractors: By modality. A worker loads the model of one when its first clip comes.
-        count: Processes; None is one per core, 0 is none: the work is done here.
+        count: Processes; None is one per core, 0 is none: the work is done here, where a clip that
+            hangs or kills its process is not contained.
         timeout_s: What a task may take.
     """
 
@@ -70,7 +72,9 @@ class Workers:
         """Modality, clip and features, or why there are none, as they come."""
         if self.count == 0:
             for task in tasks:
-                yield from _results(task, _extract(self.extractors, task))
+                with threadpool_limits(1):  # the number of threads would change the last bits
+                    found = _extract(self.extractors, task)
+                yield from _results(task, found)
             return
         waiting: dict[Any, Task] = {}
         for task in tasks:
@@ -121,7 +125,9 @@ def _begin(extractors: Mapping[str, Extractor]) -> None:
     """Make a process a worker: one thread, and Ctrl-C is for the parent."""
     global _extractors
     _extractors = extractors
-    os.environ["OMP_NUM_THREADS"] = "1"
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # of libraries yet to be loaded
+    threadpool_limits(1)  # of those that are
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from msa_lightning import MODALITIES
@@ -61,7 +62,7 @@ def draw_timeline(scores: pd.DataFrame, path: Path, *, synthetic: bool) -> None:
     for i, m in enumerate(contributed):
         lower.bar(middle + (i - 1) * width, first[f"contribution_{m}"], width * 0.9, label=m)
     note = " (model trained on synthetic data)" if synthetic else ""
-    upper.set_title(f"{scores['video'].iloc[0]}{note}")
+    upper.set_title(f"{scores['video'].iloc[0]}{note}", parse_math=False)
     upper.set_ylabel("score")
     lower.set_ylabel("contribution")
     lower.set_xlabel("seconds")
@@ -82,7 +83,7 @@ def show_predictions(scores: pd.DataFrame, run: LoadedRun, out: Path) -> None:
     for name in [*(["target"] if several else []), "score", *modalities]:
         table.add_column(name, justify="right")
     for _, row in scores.iterrows():
-        cells = [row["id"], _seconds(row["start"], row["end"])]
+        cells = [escape(row["id"]), _seconds(row["start"], row["end"])]
         if several:
             cells.append(f"{row['target']} {row['component']}")
         cells.append(_number(row["score"], sign=False))

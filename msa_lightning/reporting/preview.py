@@ -30,7 +30,7 @@ def draw_preview(
         manifest: Where the clip is listed.
         clip_id: Which one.
         extractors: By modality; those that are there are drawn.
-        out: The picture; None is ``<clip id>.png`` in the working folder.
+        out: The picture, a PNG; None is ``<clip id>.png`` in the working folder.
 
     Raises:
         DataNotFoundError: If there is no such clip.
@@ -48,14 +48,15 @@ def draw_preview(
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     rows: Any = figure.subfigures(4, 1, height_ratios=[2.6, 1.2, 2, 1])
     title = f"{clip_id}{' (synthetic)' if manifest.synthetic else ''}"
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     if "visual" in extractors:
         _draw_frames(rows[0], clip, extractors["visual"])
     if "audio" in extractors:
         _draw_sound(rows[1], rows[2], clip, extractors["audio"].max_s)
     if "text" in extractors:
         _draw_words(rows[3], clip)
-    path = Path(out or f"{clip_id}.png")
+    path = Path(out or f"{clip_id}.png").with_suffix(".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp.png")
     figure.savefig(temporary, dpi=110)
     temporary.replace(path)
@@ -67,19 +68,22 @@ def _draw_frames(panel: Any, clip: RawClip, extractor: FaceMesh) -> None:
     try:
         if clip.visual is None:
             raise Unusable(clip.missing["visual"])
-        seen = [(start, len(faces)) for start, _, _, faces in extractor.look(clip.visual)]
-        wanted = set(np.linspace(0, len(seen) - 1, min(_FRAMES, len(seen))).round().astype(int))
-        looked = enumerate(extractor.look(clip.visual))
-        shown = [look for number, look in looked if number in wanted]
+        limits = extractor.max_frames, extractor.rate_hz
+        total = len([0 for _ in media.frames(clip.visual, max_frames=limits[0], rate_hz=limits[1])])
+        wanted = set(np.linspace(0, total - 1, min(_FRAMES, total)).round().astype(int))
+        shown, with_face = [], 0
+        for number, (start, _, image, faces) in enumerate(extractor.look(clip.visual)):
+            with_face += bool(faces)
+            if number in wanted:
+                shown.append((start, image, faces))
     except Unusable as finding:
         _say(panel, f"visual masked: {finding}")
         return
-    with_face = sum(faces > 0 for _, faces in seen)
     panel.suptitle(
-        f"visual: {extractor.name}, {len(seen)} frames, {with_face} with a face", fontsize=10
+        f"visual: {extractor.name}, {total} frames, {with_face} with a face", fontsize=10
     )
     grid = panel.subplots(1, len(shown), squeeze=False)[0]
-    for axes, (start, _, image, faces) in zip(grid, shown, strict=True):
+    for axes, (start, image, faces) in zip(grid, shown, strict=True):
         axes.imshow(image)
         ordered = sorted(faces, key=lambda face: face.area, reverse=True)
         for rank, face in enumerate(ordered):  # the one that counts is bright
@@ -125,11 +129,13 @@ def _draw_words(panel: Any, clip: RawClip) -> None:
     axes = panel.subplots()
     for word, (start, end) in zip(clip.text.text.split(), clip.text.words, strict=True):
         axes.axvspan(start, end, alpha=0.2)
-        axes.text((start + end) / 2, 0.5, word, ha="center", va="center", fontsize=9)
+        axes.text(
+            (start + end) / 2, 0.5, word, ha="center", va="center", fontsize=9, parse_math=False
+        )
     axes.set_xlim(0, clip.text.duration_s or clip.text.words[-1][1])
     axes.set_yticks([])
     axes.set_title("text: words and their times", fontsize=10)
 
 
 def _say(panel: Any, text: str) -> None:
-    panel.text(0.02, 0.5, text, va="center")
+    panel.text(0.02, 0.5, text, va="center", parse_math=False)

@@ -78,6 +78,17 @@ class Moody(Bytes):
         return super().extract(clip)
 
 
+class Threads(Bytes):
+    """How many threads numpy's linear algebra would take."""
+
+    def extract(self, clip: RawClip) -> Features:
+        from threadpoolctl import threadpool_info
+
+        np.ones((8, 8)) @ np.ones((8, 8))
+        threads = np.array([[float(p["num_threads"])] * 4 for p in threadpool_info()], np.float32)
+        return Features(threads, np.zeros((len(threads), 2)), threads.mean(0))
+
+
 class Bomb:
     """Fails when a clip is extracted."""
 

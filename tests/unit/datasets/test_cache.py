@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from msa_lightning.datasets.cache import FeatureCache, source_key
+from msa_lightning.errors import ConfigError
 from msa_lightning.extractors.contract import RawClip, Span, Transcript, Unusable
 from tests.data.extractors import Bytes, Words
 
@@ -73,7 +74,7 @@ def test_text_is_judged_by_words_and_times(tmp_path: Path) -> None:
     assert len({source_key(c, Words.modality) for c in (a, b, timed)}) == 3
 
 
-def test_a_part_cut_short_is_removed_and_the_rest_stays(
+def test_a_part_cut_short_does_not_count_and_the_rest_does(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     a, b = clip(tmp_path, "a_1"), clip(tmp_path, "b_1", b"other")
@@ -85,8 +86,12 @@ def test_a_part_cut_short_is_removed_and_the_rest_stays(
     again.refresh()
     assert again.find(a) is None
     assert again.find(b)
-    assert str(part) in caplog.text
-    assert not part.exists()
+    assert f"{part}: damaged" in caplog.text
+    again.write([(a, Bytes().extract(a))])  # extracted again, it takes the place of the damaged one
+    assert FeatureCache(tmp_path / "cache", Bytes()).folder == again.folder
+    whole = FeatureCache(tmp_path / "cache", Bytes())
+    whole.refresh()
+    assert whole.find(a)
 
 
 def test_two_writers_make_one_content(tmp_path: Path) -> None:
@@ -101,3 +106,28 @@ def test_two_writers_make_one_content(tmp_path: Path) -> None:
             entry = cache.find(c)
             assert entry
             np.testing.assert_array_equal(cache.read([entry], "values")[c.id], expected.values)
+
+
+@pytest.mark.parametrize("number", range(6))  # parts are read in the order of their hashes
+def test_a_usable_entry_counts_before_a_reason(tmp_path: Path, number: int) -> None:
+    c = clip(tmp_path, f"a_{number}")
+    cache = FeatureCache(tmp_path / "cache", Bytes())
+    cache.write([(c, Unusable("extractor failed"))])
+    cache.write([(c, Bytes().extract(c))])
+    fresh = FeatureCache(tmp_path / "cache", Bytes())
+    for found in (cache, fresh):
+        found.refresh()
+        entry = found.find(c)
+        assert entry
+        assert entry.reason == ""
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with pytest.raises(ConfigError, match=r"paths\.cache: .*cannot be written to"):
+        FeatureCache(tmp_path / "cache", Bytes()).make_folder()
+
+
+def test_a_folder_in_place_of_a_file_is_a_source_like_any_other(tmp_path: Path) -> None:
+    clips = [RawClip("a", "a", audio=Span(tmp_path, end)) for end in (0.0, 1.0)]
+    assert source_key(clips[0], "audio") != source_key(clips[1], "audio")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msa_lightning.datasets.cutting import BESIDE_S, MARGIN_S, _stretches, cut, read_subtitles
+from msa_lightning.datasets.cutting import BESIDE_S, MARGIN_S, _stretches, cut
+from msa_lightning.datasets.transcripts import read_subtitles
 from msa_lightning.errors import ConfigError
 from msa_lightning.extractors import speech
 from msa_lightning.extractors.contract import RawClip, Span, Transcript

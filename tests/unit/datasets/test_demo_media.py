@@ -9,8 +9,9 @@ import av
 import numpy as np
 import pytest
 
-from msa_lightning.datasets import demo_media
-from msa_lightning.datasets.demo_media import DemoClip, draw_clips, make_demo_media
+from msa_lightning.datasets import demo_clips, demo_face, demo_voice
+from msa_lightning.datasets.demo_clips import DemoClip, draw_clips
+from msa_lightning.datasets.demo_media import make_demo_media
 from msa_lightning.datasets.labels import FOLDS, read_folds
 from msa_lightning.datasets.mosi_raw import MosiRaw
 from msa_lightning.errors import ConfigError, DataNotFoundError
@@ -190,8 +191,8 @@ def test_clips_are_drawn_as_the_corpus_promises():
 
 
 def test_words_follow_the_evidence_of_the_text():
-    of = {word: p for p, words in demo_media._WORDS.items() for word in words.split()}
-    assert len(of) == len(" ".join(demo_media._WORDS.values()).split()) >= 60  # none has two
+    of = {word: p for p, words in demo_clips._WORDS.items() for word in words.split()}
+    assert len(of) == len(" ".join(demo_clips._WORDS.values()).split()) >= 60  # none has two
     clips = [clip for clip in draw_clips(**DEFAULT) if " not " not in clip.text]
     scores = [np.mean([of[word] for word in c.text.split() if word in of]) for c in clips]
     assert np.corrcoef(scores, [clip.evidence["text"] for clip in clips])[0, 1] > 0.9
@@ -200,15 +201,17 @@ def test_words_follow_the_evidence_of_the_text():
 def test_voice_follows_the_evidence_of_the_audio():
     clip = draw_clips(**SMALL)[0]
     low, high = (showing(clip, audio=e) for e in (-2.0, 2.0))
-    spoken, rate_hz = demo_media._speak([low, high])
+    spoken, rate_hz = demo_voice.speak([low, high])
     assert len(spoken[0]) > 1.1 * len(spoken[1])  # slower
-    loud = [demo_media._room(c, s, rate_hz).std() for c, s in zip((low, high), spoken, strict=True)]
+    loud = [
+        demo_voice.add_room(c, s, rate_hz).std() for c, s in zip((low, high), spoken, strict=True)
+    ]
     assert loud[1] > 3 * loud[0]
     assert pitch_hz(spoken[1], rate_hz) > 1.3 * pitch_hz(spoken[0], rate_hz)
 
 
 def test_clips_are_short():
-    spoken, rate_hz = demo_media._speak(draw_clips(**DEFAULT))
+    spoken, rate_hz = demo_voice.speak(draw_clips(**DEFAULT))
     lengths_s = np.array([len(samples) for samples in spoken]) / rate_hz
     assert 1 < lengths_s.min() < lengths_s.max() < 2.5
 
@@ -227,7 +230,7 @@ def test_face_follows_the_evidence_and_the_sound():
     quiet = np.ones(2 * rate_hz, np.int16)
     speech = np.concatenate([quiet, 9000 * quiet])
     sad, glad = (
-        demo_media._moves(np.random.default_rng(0), showing(clip, visual=e), 24, speech)
+        demo_face._moves(np.random.default_rng(0), showing(clip, visual=e), 24, speech)
         for e in (-2.0, 2.0)
     )
     assert (glad["smile"] - sad["smile"] > 1).all()
@@ -235,7 +238,8 @@ def test_face_follows_the_evidence_and_the_sound():
     np.testing.assert_array_equal(glad["turn"], sad["turn"])
     assert glad["open"][12:].min() > glad["open"][:12].max() + 0.5
     frowning, smiling = (
-        demo_media._frames(showing(clip, visual=e), quiet, rate_hz).astype(int) for e in (-2.0, 2.0)
+        demo_face.draw_frames(showing(clip, visual=e), quiet, rate_hz).astype(int)
+        for e in (-2.0, 2.0)
     )
     change = np.abs(smiling - frowning).mean(axis=(0, 3))
     assert change[60:190, 50:160].mean() > 5 * change[:, :20].mean()  # the face, not the background

@@ -1,5 +1,6 @@
 """Running extractors over a manifest: resuming, sharding, dying workers, and when to stop."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -159,10 +160,11 @@ def test_a_shard_is_i_of_n(tmp_path: Path, shard: str) -> None:
 JOB = """
 import sys
 from pathlib import Path
+from msa_lightning.extractors import extraction
 from tests.data.extractors import Moody
 from tests.unit.extractors import test_extraction as t
 if __name__ == "__main__":
-    t.extraction_module._PART_CLIPS = 2  # parts come often
+    extraction._PART_CLIPS = 2  # parts come often
     folder, shard = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None
     manifest = t.corpus(folder / "media", t.SLOW)
     t.extraction(folder / "cache", {"audio": Moody()}, workers=2).run(manifest, shard=shard)
@@ -220,3 +222,44 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
             break
         time.sleep(0.1)
     assert not left.stdout
+
+
+@pytest.mark.parametrize("change", [{"workers": -1}, {"max_failed": 2.0}, {"timeout_s": 0}])
+def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        extraction(tmp_path, **change)
+
+
+def test_every_unusable_clip_is_listed_in_a_file(tmp_path: Path) -> None:
+    manifest = corpus(tmp_path / "media", ["raise_1", "raise_2", "b"])
+    extraction(tmp_path / "cache", {"audio": Moody()}, max_failed=1).run(manifest)
+    lines = (tmp_path / "cache" / "tiny.unusable.csv").read_text().splitlines()
+    assert lines == [
+        "modality,id,reason,detail",
+        "audio,raise_1,extractor failed,RuntimeError: a defect",
+        "audio,raise_2,extractor failed,RuntimeError: a defect",
+    ]
+
+
+THREADS = """
+import sys
+from pathlib import Path
+import numpy  # loaded before the workers, with its own idea of threads
+from tests.data.extractors import Threads
+from tests.unit.extractors import test_extraction as t
+if __name__ == "__main__":
+    manifest = t.corpus(Path(sys.argv[1]) / "media", ["a"])
+    for workers in (0, 1):
+        job = t.extraction(Path(sys.argv[1]) / f"{workers}", {"audio": Threads()}, workers=workers)
+        job.run(manifest)
+        cache = job.caches()["audio"]
+        assert cache.read([cache.find(manifest.clips[0])], "values")["a"].max() == 1
+"""
+
+
+def test_extractors_run_on_one_thread_whatever_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(THREADS)
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, str(tmp_path / "job.py"), str(tmp_path)]
+    assert subprocess.run(command, env=environment).returncode == 0

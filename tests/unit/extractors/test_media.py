@@ -509,6 +509,11 @@ def test_says_when_the_rate_of_sound_changes(tmp_path):
     assert refusal(sound, first) == "not decodable"
 
 
+def test_says_when_the_rate_of_sound_makes_no_sense(tmp_path):
+    path = write_media(tmp_path / "a.wav", None, tone(10, rate_hz=100), rate_hz=100)
+    assert refusal(sound, path) == "not decodable"
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to count threads")
 def test_decodes_in_one_thread(tmp_path):
     path = write_media(tmp_path / "a.mp4", numbered(4, width=1920, height=1080), tone(0.2))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from msa_lightning.datasets.manifest import read_transcript
+from msa_lightning.datasets.transcripts import read_transcript
 from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
 from msa_lightning.extractors import speech
 from msa_lightning.extractors.assets import WHISPER_TINY_EN, find

@@ -259,13 +259,15 @@ def test_a_missing_file_says_how_to_give_one(tmp_path):
         extractor(tmp_path / "absent.txt").identity  # noqa: B018
 
 
-def test_config_asks_for_the_file(tmp_path):
+def test_config_looks_among_the_data(tmp_path):
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("extractor/text/word_vectors").extractor.text
-    assert OmegaConf.missing_keys(cfg) == {"extractor.text.path"}
-    cfg.path = str(tmp_path / "a.txt")
+        overrides = ["extractor/text=word_vectors", f"paths.data={tmp_path}"]
+        cfg = OmegaConf.create(
+            OmegaConf.to_container(compose("extract", overrides), resolve=True)["extractor"]["text"]
+        )
+    assert cfg.path == f"{tmp_path}/glove.840B.300d.txt"
     options = OmegaConf.to_container(cfg)
     assert options.pop("_target_") == "msa_lightning.extractors.word_vectors.WordVectors"
     assert WordVectors(**options).name == "word_vectors"
