@@ -1,7 +1,7 @@
 """Say what works on this machine, what is missing, and how to mend it: ``msa-doctor``.
 
 ``msa-doctor fetch=true`` fetches the weights that the default extractors lack, ``fetch=all`` those
-of the extras too. The exit code is 0 if the default extractors work here, else 1.
+of the extras too. The exit code is 0 if FaceMesh, librosa and one text encoder work here, else 1.
 """
 
 import os
@@ -12,13 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msa_lightning.config import command, resolve
+from msa_lightning.config import CONF, command, resolve
 from msa_lightning.errors import USER_ERRORS, ConfigError, DataNotFoundError
 from msa_lightning.extractors.assets import (
     ASSETS,
@@ -34,6 +34,7 @@ from msa_lightning.extractors.assets import (
     remedy,
     verify,
 )
+from msa_lightning.extractors.bert import resolve_encoder
 from msa_lightning.extractors.landmarks import choose, detector
 
 LIBRARIES = (
@@ -65,7 +66,7 @@ class Check:
         what: What was looked at.
         found: What was found.
         mend: The command that mends it; empty if nothing is to mend.
-        needed: Whether the default extractors cannot work before that.
+        needed: Whether the extractors cannot work before that.
     """
 
     what: str
@@ -89,9 +90,9 @@ def main(cfg: DictConfig) -> None:
         console.print(_table(title, checks))
         faults += [check for check in checks if check.mend and check.needed]
     if not faults:
-        console.print("The default extractors work here.", style="green")
+        console.print("FaceMesh, librosa and extractor/text=minilm work here.", style="green")
         return
-    console.print("The default extractors do not work here:", style="red")
+    console.print("FaceMesh, librosa and extractor/text=minilm do not all work here:", style="red")
     for check in faults:
         console.print(Text(f"  {check.what}: {check.found.splitlines()[0]}\n    {check.mend}"))
     raise SystemExit(1)
@@ -123,6 +124,11 @@ def fetch_missing(console: Console, *, everything: bool) -> None:
     for asset in (MINILM, WHISPER_TINY_EN) if everything else (MINILM,):
         if not any((folder / asset.file).exists() for folder, _ in places()):
             get(asset)
+    try:
+        console.print(Text(f"{_bert()}: asking the model hub, if it is not here"))
+        resolve_encoder(_bert())
+    except USER_ERRORS as error:
+        console.print(Text(str(error)))
 
 
 def libraries() -> Iterator[Check]:
@@ -208,6 +214,19 @@ def assets() -> Iterator[Check]:
             yield Check(asset.file, "damaged", str(error), needed=True)
 
 
+def encoders() -> Iterator[Check]:
+    """The default text encoder, which comes from the model hub."""
+    try:
+        folder, origin = resolve_encoder(_bert(), download=False)
+        yield Check("bert", f"{origin}: {folder}")
+    except USER_ERRORS as error:
+        yield Check("bert", str(error), "or work with extractor/text=minilm")
+
+
+def _bert() -> str:
+    return str(OmegaConf.load(Path(CONF) / "extractor" / "text" / "bert.yaml").encoder)
+
+
 def folders() -> Iterator[Check]:
     """Where data and weights are looked for."""
     for name in ("MSA_DATA", "MSA_ASSETS"):
@@ -221,7 +240,8 @@ def extras() -> Iterator[Check]:
     """Optional packages."""
     for name, package in EXTRAS.items():
         found = _version(package)
-        mend = "" if found else f"pip install {package}"
+        extra = name.split()[0]
+        mend = "" if found else f"pip install 'msa-lightning[{extra}]'"
         yield Check(name, f"{package} {found}" if found else "not there", mend)
 
 
@@ -232,6 +252,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Check]]] = {
     "Folders": folders,
     "FaceMesh": facemesh,
     "Weights": assets,
+    "Model hub": encoders,
     "Extras": extras,
 }
 

@@ -164,7 +164,7 @@ class Encoder:
 
     @cached_property
     def _found(self) -> tuple[Path, str]:
-        return _resolve(self.encoder)
+        return resolve_encoder(self.encoder)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, int]:
@@ -232,8 +232,17 @@ def _token_times(
     return np.stack([words[first, 0], words[last, 1]], axis=1)
 
 
-def _resolve(encoder: str) -> tuple[Path, str]:
-    """The folder of an encoder, and where it came from."""
+def resolve_encoder(encoder: str, *, download: bool = True) -> tuple[Path, str]:
+    """The folder of an encoder, and where it came from.
+
+    Args:
+        encoder: As for :class:`Encoder`.
+        download: Ask the model hub for what is not on this machine.
+
+    Raises:
+        DataNotFoundError: If it is nowhere.
+        DataError: If there is not all of it.
+    """
     name, _, revision = encoder.partition("@")
     named = [(folder / name, str(origin)) for folder, origin in places()]
     there = [place for place in [(Path(encoder), "config"), *named] if place[0].is_dir()]
@@ -243,7 +252,7 @@ def _resolve(encoder: str) -> tuple[Path, str]:
         found = find(MINILM)
         folder, origin = found.path, found.origin
     else:
-        folder, origin = _from_hub(name, revision or None)
+        folder, origin = _from_hub(name, revision or None, download)
     if not _complete(folder):
         raise DataError(
             f"{folder}: expected config.json, a tokenizer and weights in *.safetensors; write them "
@@ -257,7 +266,7 @@ def _complete(folder: Path) -> bool:
     return all(any(any(folder.glob(p)) for p in patterns) for patterns in wanted)
 
 
-def _from_hub(name: str, revision: str | None) -> tuple[Path, str]:
+def _from_hub(name: str, revision: str | None, download: bool) -> tuple[Path, str]:
     import huggingface_hub as hub
 
     wanted: dict[str, Any] = {
@@ -269,6 +278,8 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path, str]:
         folder = Path(hub.snapshot_download(name, local_files_only=True, **wanted))
         if _complete(folder):
             return folder, "cache of the model hub"
+    if not download:
+        raise DataNotFoundError(f"{name}: not on this machine; msa-doctor fetch=true asks the hub")
     try:
         # Without a network this fails at once; the download itself would try for half a minute.
         hub.model_info(name, revision=revision, timeout=_TIMEOUT_S)

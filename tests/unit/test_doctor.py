@@ -54,7 +54,7 @@ def test_all_is_well_where_the_weights_are(run, tmp_path, monkeypatch):
     monkeypatch.setenv("MSA_ASSETS", str(tmp_path))
     code, printed = run()
     assert code == 0, printed
-    assert "The default extractors work here." in printed
+    assert "FaceMesh, librosa and extractor/text=minilm work here." in printed
     assert "route tasks, as face_landmarker.task is there (assets folder); it works" in printed
     assert f"assets folder: {tmp_path / MINILM.file}" in printed
     for part in ("torch 2.", "CPU cores", "h264, aac", "opencv-contrib-python", "wandb", "asr"):
@@ -64,7 +64,7 @@ def test_all_is_well_where_the_weights_are(run, tmp_path, monkeypatch):
 def test_what_is_missing_comes_with_its_command_and_nothing_is_fetched(run, bare):
     code, printed = run()
     assert code == 1
-    faults = printed.split("The default extractors do not work here:")[1]
+    faults = printed.split("Some extractors do not work here:")[1]
     assert "FaceMesh: no FaceMesh (face_landmarker.task is not there)" in faults
     assert f"{MINILM.file}: missing" in faults
     assert faults.count("msa-doctor fetch=true") == 2
