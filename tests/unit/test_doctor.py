@@ -64,7 +64,7 @@ def test_all_is_well_where_the_weights_are(run, tmp_path, monkeypatch):
 def test_what_is_missing_comes_with_its_command_and_nothing_is_fetched(run, bare):
     code, printed = run()
     assert code == 1
-    faults = printed.split("Some extractors do not work here:")[1]
+    faults = printed.split("FaceMesh, librosa and extractor/text=minilm do not all work here:")[1]
     assert "FaceMesh: no FaceMesh (face_landmarker.task is not there)" in faults
     assert f"{MINILM.file}: missing" in faults
     assert faults.count("msa-doctor fetch=true") == 2
