@@ -192,13 +192,13 @@ def run_context(cfg: DictConfig) -> Iterator[Run]:
     Raises:
         ConfigError: If the configuration cannot work, all faults at once, before data is read.
     """
+    if cfg.get("base"):
+        cfg.base = str(Path(cfg.base).absolute())
     folder = Path(cfg.paths.run or config.run_folder(cfg)).absolute()
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     named = cfg.copy()
     for key in ("data", "prepared", "cache", "runs"):
         named.paths[key] = str(Path(cfg.paths[key]).absolute())
-    if named.get("base"):
-        named.base = str(Path(named.base).absolute())
     named.paths.update({"run": str(folder), "name": folder.name, "id": digest})
     stored = config.resolve_but_paths(named)
     stored.again = False  # was meant for this call only
@@ -258,13 +258,6 @@ class LoadedRun:
         module = FusionModule(net=net, objective=self.objective)
         load_weights(module, selected_checkpoint(self.dir, self.cfg))
         return module.eval()
-
-    def follow(self, data: dict[str, Any]) -> dict[str, Any]:
-        """What a run that builds on this one records about its data: this one's weights, too."""
-        weights = selected_checkpoint(self.dir, self.cfg).read_bytes()
-        digest = hashlib.sha256(data["digest"].encode() + weights).hexdigest()
-        synthetic = data["synthetic"] or self.provenance["data"]["synthetic"]
-        return data | {"digest": digest, "synthetic": synthetic, "base": str(self.dir)}
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:

@@ -65,3 +65,21 @@ class Composed(nn.Module):
             masks[m] = torch.zeros(len(batch), 1, dtype=torch.bool, device=some.device)
         output: Output = self.base(batch.replace(features=features, masks=masks))
         return output
+
+
+class Unchanged(nn.Module):
+    """The adapter between a space and itself: the base model sees its own features.
+
+    Args:
+        source: Feature size D.
+        target: The same.
+    """
+
+    def __init__(self, *, source: int, target: int) -> None:
+        super().__init__()
+        if source != target:
+            raise ValueError(f"features of size {source} are not of size {target}")
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Features (B, T, D) as they are."""
+        return x

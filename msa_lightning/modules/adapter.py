@@ -1,6 +1,7 @@
 """The LightningModule that trains one feature adapter."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
@@ -19,7 +20,9 @@ class AdapterModule(LightningModule):
     """Train an adapter from a source modality's space into that of a frozen base model.
 
     Random choices are a function of seed and epoch, so that a resumed run ends like an
-    uninterrupted one.
+    uninterrupted one. A checkpoint holds the adapter alone; the base model is in its own run.
+
+    Every clip has the modality; clips without it teach an adapter nothing.
 
     Args:
         adapter: The network that is trained.
@@ -64,22 +67,24 @@ class AdapterModule(LightningModule):
         self.targets, self.draws = targets, draws
         self.rows = {clip: row for row, clip in enumerate(ids)}
         self.generator, self.seed = generator, seed
+        self.train_loss = float("nan")
         self._losses: list[Tensor] = []
 
     def on_train_epoch_start(self) -> None:
         """Seed the random choices of this epoch."""
-        self.generator.manual_seed(self.seed * 100_003 + self.current_epoch)
+        # apart from the order of clips, which has the seed that is 50 000 less: with one seed for
+        # both, a clip's place and its random target would come from the same random number
+        self.generator.manual_seed(self.seed * 100_003 + self.current_epoch + 50_000)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum of the weighted terms of one batch."""
         features = self.net.adapt(batch)
-        mask = batch.masks[self.modality][:, 0]
-        adapted = features[self.modality][:, 0][mask]
+        adapted = features[self.modality][:, 0]
         losses = []
         for name, distance in self.distances.items():
             if distance.paired:
                 assert self.pairing
-                rows = torch.tensor([self.rows[clip] for clip in batch.ids])[mask.cpu()]
+                rows = torch.tensor([self.rows[clip] for clip in batch.ids])
                 targets = self.pairing(rows, adapted.detach())
             else:
                 picks = torch.randint(len(self.targets), (self.draws,), generator=self.generator)
@@ -95,10 +100,31 @@ class AdapterModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss."""
-        self.log("train/loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
+        self.train_loss = torch.stack(self._losses).mean().item()
+        self.log("train/loss", self.train_loss, prog_bar=True)
         self._losses = []
 
     def configure_optimizers(self) -> Optimizer:
-        """The optimizer of the adapter's parameters alone, fused."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        return self.optimizer(parameters, fused=True)  # type: ignore[call-arg]
+        """The optimizer of the adapter's parameters alone, fused where that is possible."""
+        parameters = list(self.net.adapters.parameters())
+        optimizer = self.optimizer(parameters)
+        settings = optimizer.defaults
+        if settings.get("fused", 0) is None and not settings.get("foreach"):
+            optimizer = self.optimizer(parameters, fused=True)  # type: ignore[call-arg]
+        return optimizer
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Of the adapter, as ``<modality>.<name>``."""
+        return self.net.adapters.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Take over what :meth:`state_dict` gave."""
+        return self.net.adapters.load_state_dict(*args, **kwargs)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the loss, for a run that is stopped after its last epoch."""
+        checkpoint["train_loss"] = self.train_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it over."""
+        self.train_loss = checkpoint["train_loss"]

@@ -13,7 +13,7 @@ HIDDEN = {"text": 384, "audio": 256, "visual": 512}
 
 
 def from_yaml(modality: str) -> Adapter:
-    node = OmegaConf.load(f"{config.CONF}/adapter/{modality}.yaml")
+    node = OmegaConf.load(f"{config.CONF}/adapter/{modality}.yaml").adapter
     source, target = SIZES[modality]
     net: Adapter = config.instantiate(node, source=source, target=target)
     return net
@@ -112,5 +112,5 @@ def test_every_parameter_gets_a_gradient(net: Adapter) -> None:
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_config_fits_the_code(modality: str) -> None:
-    cfg = OmegaConf.create({"adapter": OmegaConf.load(f"{config.CONF}/adapter/{modality}.yaml")})
+    cfg = OmegaConf.create({"adapter": OmegaConf.load(f"{config.CONF}/adapter/{modality}.yaml").adapter})
     config.validate(cfg, {"adapter": {"source", "target"}})

@@ -1,0 +1,48 @@
+"""What an adapter does to the clips of a source: its diagnostics, split by split."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msa_lightning.adapters import diagnostics
+from msa_lightning.adapters.material import clips, look_up
+
+
+@torch.inference_mode()
+def examine(
+    adapter: nn.Module,
+    datamodule: Any,
+    modality: str,
+    targets: Tensor,
+    known: Mapping[str, Tensor],
+) -> dict[str, dict[str, float]]:
+    """Collapse, distance to the targets and, where there are pairs, R².
+
+    Args:
+        adapter: Left in evaluation mode.
+        datamodule: Of the source; its test split is not read.
+        modality: Which the adapter adapts.
+        targets: Target-space vectors (N, D).
+        known: Target-space vector (D,) of source clips, by id.
+
+    Returns:
+        Values by split and name, NaN where undefined.
+    """
+    adapter.eval()
+    results = {}
+    for split in datamodule.fit_splits:
+        source = clips(datamodule, split, modality)
+        adapted = adapter(source.features[modality][:, 0], source.masks[modality][:, 0])
+        spread, pairs = diagnostics.collapse(adapted, targets), look_up(known, source.ids)
+        results[split] = {
+            "variance_ratio": spread["median"],
+            "variance_ratio_q25": spread["q25"],
+            "variance_ratio_q75": spread["q75"],
+            "coral": diagnostics.coral_distance(adapted, targets),
+            "mmd": diagnostics.mmd_distance(adapted, targets),
+            "neighbour_overlap": diagnostics.neighbour_overlap(adapted, targets),
+            "r2": float("nan") if pairs is None else diagnostics.r2(adapted, pairs),
+        }
+    return results
