@@ -23,14 +23,12 @@ def main(cfg: DictConfig) -> None:
     """
     from msa_lightning.datasets.raw_input import read_input
     from msa_lightning.reporting.predictions import show_predictions, write_predictions
-    from msa_lightning.run import load_run, run_folders
+    from msa_lightning.run import load_run, one_run
 
     cfg = resolve(cfg)
-    folders = run_folders(cfg.run)
-    if len(folders) != 1:
-        found = f"{len(folders)} runs ({', '.join(map(str, folders[:3]))})" if folders else "no run"
-        raise ConfigError(f"run: {cfg.run} is {found}; give the folder of one")
-    run = load_run(folders[0], {key: str(cfg.paths[key]) for key in ("data", "prepared", "cache")})
+    run = load_run(
+        one_run(cfg.run), {key: str(cfg.paths[key]) for key in ("data", "prepared", "cache")}
+    )
     if "extraction" not in run.cfg.data:
         raise ConfigError(
             f"{run.dir}: was trained on the features of {run.cfg.data.path}, raw video has others; "

@@ -193,7 +193,7 @@ def run_context(cfg: DictConfig) -> Iterator[Run]:
         ConfigError: If the configuration cannot work, all faults at once, before data is read.
     """
     if cfg.get("base"):
-        cfg.base = str(Path(cfg.base).absolute())
+        cfg.base = str(one_run(cfg.base).absolute())
     folder = Path(cfg.paths.run or config.run_folder(cfg)).absolute()
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     named = cfg.copy()
@@ -310,6 +310,19 @@ def run_folders(pattern: str) -> list[Path]:
     # not Path.glob: the pattern may be absolute
     matches = [exact] if exact.exists() else sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207
     return [f for path in matches if path.is_dir() for f in list(_below(path)) or [path]]
+
+
+def one_run(pattern: str) -> Path:
+    """The folder of the only run that a pattern matches.
+
+    Raises:
+        ConfigError: If it matches none, or several.
+    """
+    found = run_folders(pattern)
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} runs ({', '.join(map(str, found[:3]))})" if found else "no run"
+    raise ConfigError(f"{pattern}: is {what}; give the folder of one")
 
 
 def _below(path: Path) -> Iterator[Path]:
