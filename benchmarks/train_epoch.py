@@ -3,8 +3,7 @@
 All three train the same network on the same batches in the same order, in float32, with the same
 clipping, validation and number of threads. Ours also keeps metrics, gradient norms, history,
 checkpoints and random state; the plain loop does nothing that it need not do. A repetition
-alternates them every two epochs, three times: a slow moment of the machine meets all of them. One
-thread by default: a second gains this network nothing and makes the times depend on what else runs.
+alternates them every two epochs, three times: a slow moment of the machine meets all of them.
 
     python benchmarks/train_epoch.py
 """
@@ -193,7 +192,7 @@ def ours(train: VectorDataset, valid: VectorDataset) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     repetitions = arguments.repetitions
     torch.set_num_threads(arguments.threads)
