@@ -51,10 +51,11 @@ def draw_preview(
     figure.suptitle(title, parse_math=False)
     if "visual" in extractors:
         _draw_frames(rows[0], clip, extractors["visual"])
+    end_s = None
     if "audio" in extractors:
-        _draw_sound(rows[1], rows[2], clip, extractors["audio"].max_s)
+        end_s = _draw_sound(rows[1], rows[2], clip, extractors["audio"].max_s)
     if "text" in extractors:
-        _draw_words(rows[3], clip)
+        _draw_words(rows[3], clip, end_s)
     path = Path(out or f"{clip_id}.png").with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp.png")
@@ -93,7 +94,8 @@ def _draw_frames(panel: Any, clip: RawClip, extractor: FaceMesh) -> None:
         axes.set_axis_off()
 
 
-def _draw_sound(wave: Any, spectrum: Any, clip: RawClip, max_s: float | None) -> None:
+def _draw_sound(wave: Any, spectrum: Any, clip: RawClip, max_s: float | None) -> float | None:
+    """Draw wave and spectrogram; return how long the sound is, in seconds."""
     import librosa
 
     try:
@@ -102,7 +104,7 @@ def _draw_sound(wave: Any, spectrum: Any, clip: RawClip, max_s: float | None) ->
         sound = media.sound(clip.audio, rate_hz=SAMPLE_RATE_HZ, max_s=max_s)
     except Unusable as finding:
         _say(wave, f"audio masked: {finding}")
-        return
+        return None
     duration_s = len(sound) / SAMPLE_RATE_HZ
     axes = wave.subplots()
     axes.plot(np.arange(len(sound)) / SAMPLE_RATE_HZ, sound, linewidth=0.4)
@@ -117,9 +119,10 @@ def _draw_sound(wave: Any, spectrum: Any, clip: RawClip, max_s: float | None) ->
     axes.imshow(decibel, origin="lower", aspect="auto", extent=(0, duration_s, 0, len(mel)))
     axes.set_ylabel("mel band", fontsize=8)
     axes.set_xlabel("seconds", fontsize=8)
+    return duration_s
 
 
-def _draw_words(panel: Any, clip: RawClip) -> None:
+def _draw_words(panel: Any, clip: RawClip, end_s: float | None) -> None:
     if clip.text is None:
         _say(panel, f"text masked: {clip.missing['text']}")
         return
@@ -127,12 +130,13 @@ def _draw_words(panel: Any, clip: RawClip) -> None:
         _say(panel, "text: " + "\n".join(textwrap.wrap(clip.text.text, 120)[:4]))
         return
     axes = panel.subplots()
-    for word, (start, end) in zip(clip.text.text.split(), clip.text.words, strict=True):
-        axes.axvspan(start, end, alpha=0.2)
+    words = zip(clip.text.text.split(), clip.text.words, strict=True)
+    for number, (word, (start, end)) in enumerate(words):
+        axes.axvspan(start, end, alpha=0.2 + 0.2 * (number % 2), linewidth=0)
         axes.text(
             (start + end) / 2, 0.5, word, ha="center", va="center", fontsize=9, parse_math=False
         )
-    axes.set_xlim(0, clip.text.duration_s or clip.text.words[-1][1])
+    axes.set_xlim(0, end_s or clip.text.words[-1][1])
     axes.set_yticks([])
     axes.set_title("text: words and their times", fontsize=10)
 

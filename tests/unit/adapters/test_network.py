@@ -112,5 +112,6 @@ def test_every_parameter_gets_a_gradient(net: Adapter) -> None:
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_config_fits_the_code(modality: str) -> None:
-    cfg = OmegaConf.create({"adapter": OmegaConf.load(f"{config.CONF}/adapter/{modality}.yaml").adapter})
+    node = OmegaConf.load(f"{config.CONF}/adapter/{modality}.yaml").adapter
+    cfg = OmegaConf.create({"adapter": node})
     config.validate(cfg, {"adapter": {"source", "target"}})
