@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,13 @@ from omegaconf import DictConfig
 
 from msa_lightning.batch import Batch
 from msa_lightning.config import CONF
+
+# Test processes that import librosa at once would spoil one another's compiled code; see
+# msa_lightning.extractors.librosa.load.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ["NUMBA_CACHE_DIR"] = str(
+    Path(tempfile.gettempdir()) / f"msa-numba-{os.getuid()}-{_WORKER}"
+)
 
 torch.set_num_threads(1)  # tensors are tiny: a second thread costs more than it does
 

@@ -6,14 +6,17 @@ Given the shared ones, they return the same numbers, bit for bit.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from msa_lightning.errors import ConfigError
 from msa_lightning.extractors import media
+from msa_lightning.extractors.assets import places
 from msa_lightning.extractors.contract import Features, RawClip, Unusable
 
 SAMPLE_RATE_HZ, N_FFT, HOP = 22050, 2048, 512
@@ -87,6 +90,23 @@ class LibrosaFeatures:
         )
 
 
+@cache
+def load() -> Any:
+    """Import librosa and have numba compile it, one process at a time.
+
+    numba keeps machine code in files that it numbers from 1. Two processes that fill one cache at
+    once mix up the numbers, and from then on every process that loads the wrong code crashes.
+    """
+    folder = places()[-1][0]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "numba.lock"):
+        import librosa
+
+        noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ, dtype=np.float32)
+        _spectral_features(librosa, noise)
+    return librosa
+
+
 def spectral_features(sound: NDArray[np.float32]) -> NDArray[np.float32]:
     """The 29 features of each frame.
 
@@ -96,8 +116,10 @@ def spectral_features(sound: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         (1 + N // 512, 29), finite also for silence.
     """
-    import librosa
+    return _spectral_features(load(), sound)
 
+
+def _spectral_features(librosa: Any, sound: NDArray[np.float32]) -> NDArray[np.float32]:
     # A librosa function that is given a spectrogram uses it as it stands: the magnitude or the
     # power, whichever the function itself would have made.
     with warnings.catch_warnings():  # of a clip shorter than a window, and of one without pitch

@@ -14,7 +14,7 @@ from msa_lightning.errors import DataNotFoundError
 from msa_lightning.extractors import media
 from msa_lightning.extractors.contract import RawClip, Unusable
 from msa_lightning.extractors.facemesh import FaceMesh
-from msa_lightning.extractors.librosa import HOP, N_FFT, SAMPLE_RATE_HZ
+from msa_lightning.extractors.librosa import HOP, N_FFT, SAMPLE_RATE_HZ, load
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +96,7 @@ def _draw_frames(panel: Any, clip: RawClip, extractor: FaceMesh) -> None:
 
 def _draw_sound(wave: Any, spectrum: Any, clip: RawClip, max_s: float | None) -> float | None:
     """Draw wave and spectrogram; return how long the sound is, in seconds."""
-    import librosa
-
+    librosa = load()
     try:
         if clip.audio is None:
             raise Unusable(clip.missing["audio"])

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -189,3 +190,21 @@ def test_real_speech_gives_the_bits_of_librosa():
     for path in clips:
         found = extractor.extract(RawClip(path.stem, path.stem, audio=Span(path))).values
         np.testing.assert_array_equal(found, separately(media.sound(Span(path), max_s=3.0)))
+
+
+FIRST_USE = """
+import numpy as np
+from msa_lightning.extractors.librosa import spectral_features
+spectral_features(np.random.default_rng(0).standard_normal(22050, dtype=np.float32))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_start_at_once_do_not_spoil_the_compiled_code(tmp_path):
+    folders = {"NUMBA_CACHE_DIR": str(tmp_path / "numba"), "XDG_CACHE_HOME": str(tmp_path)}
+    environment = os.environ | folders | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", FIRST_USE]
+    first = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [process.wait() for process in first] == [0, 0]
+    assert subprocess.run(command, env=environment).returncode == 0
+    assert list((tmp_path / "numba").rglob("*.nbc"))
