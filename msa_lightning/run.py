@@ -316,13 +316,16 @@ def one_run(pattern: str) -> Path:
     """The folder of the only run that a pattern matches.
 
     Raises:
-        ConfigError: If it matches none, or several.
+        DataNotFoundError: If it matches none.
+        ConfigError: If it matches several.
     """
     found = run_folders(pattern)
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} runs ({', '.join(map(str, found[:3]))})" if found else "no run"
-    raise ConfigError(f"{pattern}: is {what}; give the folder of one")
+    if not found:
+        raise DataNotFoundError(f"{pattern}: no run there; give a run folder")
+    if len(found) > 1:
+        some = ", ".join(map(str, found[:3]))
+        raise ConfigError(f"{pattern}: is {len(found)} runs ({some}); give the folder of one")
+    return found[0]
 
 
 def _below(path: Path) -> Iterator[Path]:
