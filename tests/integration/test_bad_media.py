@@ -99,7 +99,7 @@ def make_clips(folder: Path) -> None:
     write_media(folder / "twice.avi", frames(), SPEECH, fps=10, rate_hz=22050)
 
 
-@pytest.mark.parametrize("text", ["word_vectors", "minilm"])
+@pytest.mark.parametrize("text", ["word_vectors", pytest.param("minilm", marks=pytest.mark.slow)])
 def test_bad_media_are_masked_with_their_reason(tmp_path: Path, text: str) -> None:
     media = tmp_path / "media"
     media.mkdir()

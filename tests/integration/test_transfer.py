@@ -573,7 +573,7 @@ def test_a_base_that_is_none(bench: Bench, adapters: dict[str, LoadedRun], tmp_p
     for job in (bench.adapt, bench.transfer):
         with pytest.raises(ConfigError, match="run without a model of its own"):
             job(tmp_path / "a", f"base={adapters['text'].dir}")
-        with pytest.raises(DataNotFoundError, match=r"nowhere: no config.yaml"):
+        with pytest.raises(DataNotFoundError, match=r"nowhere: no run there"):
             job(tmp_path / "a", f"base={tmp_path}/nowhere")
 
 

@@ -46,6 +46,7 @@ def test_misspelt_argument_of_a_class(msa: Command, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("runs/[!.]*"))
 
 
+@pytest.mark.slow
 def test_odd_characters_in_a_path(msa: Command, tmp_path: Path) -> None:
     folder = tmp_path / "a b, [c]=d's"
     assert msa("train", *QUICK, f"paths.run={folder}").returncode == 0
@@ -61,6 +62,7 @@ def test_evaluate_without_a_run(msa: Command) -> None:
     assert "nowhere: no run there" in done.stderr
 
 
+@pytest.mark.slow
 def test_sweep_goes_on_after_a_failed_job(msa: Command, tmp_path: Path) -> None:
     quick = ("data=demo", "trainer.max_epochs=2", "model=tfn", "model.text_out=4")
     done = msa("train", "-m", *quick, "modalities=text,text_audio_visual")
@@ -81,6 +83,7 @@ def test_seven_combinations(msa: Command, tmp_path: Path) -> None:
     assert again.stdout.count("finished before") == 14
 
 
+@pytest.mark.slow
 def test_sweep_over_two_ranks_trains_one_config_on_both(msa: Command, tmp_path: Path) -> None:
     spy = "+callbacks.spy={_target_:tests.smoke.spy.Spy,folder:spy,run:'${paths.name}'}"
     (tmp_path / "spy").mkdir()
