@@ -28,7 +28,10 @@ from typing import Any
 
 import av
 import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from msa_lightning.config import CONF
 from msa_lightning.datasets.manifest import Manifest
 from msa_lightning.datasets.media_folder import MediaFolder
 from msa_lightning.extractors.assets import MINILM, find
@@ -40,23 +43,17 @@ from msa_lightning.extractors.landmarks import choose
 from msa_lightning.extractors.librosa import LibrosaFeatures
 from msa_lightning.extractors.workers import Workers
 
-FACE: dict[str, Any] = {
-    "features": ["facemesh65"],
-    "max_frames": 100,
-    "rate_hz": None,
-    "face_width": [234, 454],
-    "origin": "image",
-    "max_faces": 4,
-    "route": "auto",
-    "model": None,
-}
-TEXT: dict[str, Any] = {
-    "encoder": "minilm",
-    "pooling": "mean",
-    "max_length": 512,
-    "batch_size": 16,
-    "device": "cpu",
-}
+MINILM_TEXT = "extractor/text=minilm"
+
+
+def options(name: str) -> dict[str, Any]:
+    """What the configuration of an extractor says."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        node: Any = compose("extract", ["source=media_folder", "source.folder=x", MINILM_TEXT])
+    return {k: v for k, v in OmegaConf.to_container(node.extractor[name]).items() if k[0] != "_"}
+
+
+FACE, TEXT = options("visual"), options("text") | {"device": "cpu"}
 
 
 class Script:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msa_lightning.extractors.contract import Reason, Transcript
+from msa_lightning.extractors.contract import Reason, Transcript, Unusable
 
 Interval = tuple[float, float]
 """Start and end in seconds."""
@@ -24,16 +24,12 @@ def read_transcript(path: Path, duration_s: float | None = None) -> Transcript |
     Subtitles (``.srt``, ``.vtt``) give the times of the words, too, and so does ``.align``: a line
     ``start end word`` for each word, in units of 1/25000 s, as in the GRID corpus.
     """
-    if path.suffix in SUBTITLES:
+    if path.suffix.lower() in SUBTITLES:
         return read_subtitles(path, duration_s)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return "no transcript"
-    except UnicodeDecodeError:
-        return "transcript not UTF-8"
-    except OSError:
-        return "transcript not readable"
+        text = _content(path)
+    except Unusable as finding:
+        return finding.reason
     if path.suffix != ".align":
         return transcript_of(text, duration_s)
     try:
@@ -41,10 +37,18 @@ def read_transcript(path: Path, duration_s: float | None = None) -> Transcript |
         spoken = [(float(a) / 25000, float(b) / 25000, w) for a, b, w in rows if w not in _SILENCE]
     except ValueError:
         return "transcript not readable"
-    if not spoken:
-        return "empty transcript"
-    times = tuple((a, b) for a, b, _ in spoken)
-    return Transcript(" ".join(w for *_, w in spoken), times, duration_s)
+    return from_words([(word, (start, end)) for start, end, word in spoken], duration_s)
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise Unusable("no transcript") from None
+    except UnicodeDecodeError:
+        raise Unusable("transcript not UTF-8") from None
+    except OSError as error:
+        raise Unusable("transcript not readable", str(error)) from error
 
 
 def transcript_of(text: str | None, duration_s: float | None) -> Transcript | Reason:
@@ -83,11 +87,9 @@ def read_subtitles(path: Path, duration_s: float | None = None) -> Transcript | 
     that are given inside it, if any. A line that a rolling caption repeats counts once.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return "no transcript"
-    except UnicodeDecodeError:
-        return "transcript not UTF-8"
+        text = _content(path)
+    except Unusable as finding:
+        return finding.reason
     spaces_end = path.suffix.lower() == ".srt"  # in .vtt only an empty line ends a cue
     cues = list(_cues(text.split("\n"), spaces_end))
     if text.strip() and not cues and not text.startswith("WEBVTT"):
