@@ -108,10 +108,12 @@ class Objective:
             output: What the model returned.
             targets: Per target (B, K) or (B, T, K), NaN where unlabelled.
         """
+        used = dict.fromkeys(term.target for term in self.terms.values())
+        rows = {t: labelled(output.predictions[t], targets[t]) for t in used}
         losses = {}
         for name, term in self.terms.items():
-            rows = labelled(output.predictions[term.target], targets[term.target])
-            loss = term.function(*rows) if len(rows[0]) else rows[0].sum()
+            prediction, target = rows[term.target]
+            loss = term.function(prediction, target) if len(prediction) else prediction.sum()
             losses[name] = self.weights[name] * loss
         for name, loss in output.auxiliary.items():
             if name not in self.weights:
