@@ -19,9 +19,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from msa_lightning.errors import USER_ERRORS, ConfigError, JobError
@@ -54,7 +54,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(main)
         def job(cfg: DictConfig) -> Any:
-            _log_to_stdout()  # once more: a launcher may have brought the job to another process
+            log_to_stdout()  # once more: a launcher may have brought the job to another process
             try:
                 return main(cfg)
             except USER_ERRORS as error:
@@ -72,7 +72,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 raise SystemExit(130) from None
 
         def script() -> None:
-            _log_to_stdout()
+            log_to_stdout()
             sys.argv[1:] = _quote_paths(sys.argv[1:])
             try:
                 hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(job)()
@@ -85,7 +85,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     return decorate
 
 
-def _log_to_stdout() -> None:
+def log_to_stdout() -> None:
+    """Print what is logged as it stands."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.raiseExceptions = False  # no traceback when the output goes to a closed pipe (| head)
     for name in ("msa_lightning", "hydra"):
@@ -109,6 +110,31 @@ def _quote_path(argument: str, *, sweep: bool = False) -> str:
     quoted = re.sub(r"(\\*)'", r"\1\1\\'", match[2])
     trailing = len(quoted) - len(quoted.rstrip("\\"))
     return f"{key}'{quoted}{chr(92) * trailing}'"
+
+
+def compose(config_name: str, settings: dict[str, Any], paths: DictConfig) -> DictConfig:
+    """Compose the configuration of another command, inside a command, and name its run folder.
+
+    Args:
+        config_name: Primary config in ``conf/``.
+        settings: What would stand on that command's line, nested or with dotted keys.
+        paths: Where files lie, of the command that asks.
+
+    Raises:
+        ConfigError: If that command would not take them.
+    """
+    overrides = [f"{key}={json.dumps(value)}" for key, value in _leaves(settings, "")]
+    try:
+        cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
+    except HydraException as error:
+        raise ConfigError(f"msa-{config_name} {' '.join(overrides)}: {error}") from error
+    hydra_cfg = cfg.hydra
+    with open_dict(cfg):
+        del cfg["hydra"]
+    for key in ("data", "prepared", "cache", "runs"):
+        cfg.paths[key] = str(Path(paths[key]).absolute())
+    cfg.paths.run = str(run_folder(cfg, hydra_cfg))
+    return cfg
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
@@ -142,6 +168,16 @@ def _children(node: Any, key: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(node, list):
         for i, child in enumerate(node):
             yield f"{key}[{i}]", child
+
+
+def _leaves(node: dict[str, Any], key: str) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of what is no dict itself."""
+    for name, child in node.items():
+        dotted = f"{key}.{name}" if key else str(name)
+        if isinstance(child, dict):
+            yield from _leaves(child, dotted)
+        else:
+            yield dotted, child
 
 
 def resolve_but_paths(cfg: DictConfig) -> DictConfig:
@@ -287,22 +323,27 @@ def fingerprint(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(settings(cfg), sort_keys=True).encode()).hexdigest()[:8]
 
 
-def run_folder(cfg: DictConfig) -> Path:
+def run_folder(cfg: DictConfig, hydra_cfg: DictConfig | None = None) -> Path:
     """Where a run belongs: ``runs/<experiment>/<readable overrides>-seed<k>-<fingerprint>``.
 
     A folder that ends in the same seed and fingerprint is this run, however it was asked for.
+
+    Args:
+        cfg: Its configuration.
+        hydra_cfg: Hydra's own part of it; None is that of the command that runs.
     """
-    folder = Path(cfg.paths.runs) / run_name(cfg)
+    folder = Path(cfg.paths.runs) / run_name(cfg, hydra_cfg)
     ending = f"-seed{cfg.seed}-{fingerprint(cfg)}"
     same = (path for path in folder.parent.glob(f"*{ending}") if path != folder)
     return folder if folder.exists() else next(iter(sorted(same)), folder)
 
 
-def run_name(cfg: DictConfig) -> str:
+def run_name(cfg: DictConfig, hydra_cfg: DictConfig | None = None) -> str:
     """Name a run: ``<experiment>/<readable overrides>-seed<k>-<fingerprint>``."""
-    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    own: Any = hydra_cfg or (HydraConfig.get() if HydraConfig.initialized() else None)
+    choices = own.runtime.choices if own else {}
     experiment = choices.get("experiment") or choices.get("data") or "run"
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    overrides = own.overrides.task if own else []
     devices = r"trainer\.(devices|num_nodes|strategy|accelerator)"
     left_out = re.compile(
         rf"[+~]*(experiment|data|seed|trainer|{devices}|again|(paths|logger|hydra)\b.*)="

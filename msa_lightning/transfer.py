@@ -3,19 +3,22 @@
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from msa_lightning.config import command, instantiate, resolve
 
 if TYPE_CHECKING:
-    from msa_lightning.run import LoadedRun, Run
+    from msa_lightning.run import Run
 
 
 @command("transfer")
 def main(cfg: DictConfig) -> None:
-    """Train what adapters are not given, compose, evaluate; write a run folder like any other."""
+    """Train what is not given, compose, evaluate; write a run folder like any other."""
+    from msa_lightning.adapters.phases import train_base
     from msa_lightning.run import run_context
 
+    if not cfg.base:
+        cfg.base = str(train_base(cfg))
     with run_context(cfg) as run:
         transfer(run)
 
@@ -39,6 +42,7 @@ def transfer(run: "Run") -> dict[str, float]:
         same_scale,
         same_spaces,
     )
+    from msa_lightning.adapters.phases import train_adapter, train_directly
     from msa_lightning.adapters.spaces import known_to_base
     from msa_lightning.adapters.subset import Subset
     from msa_lightning.modules.fusion import FusionModule
@@ -64,9 +68,10 @@ def transfer(run: "Run") -> dict[str, float]:
     for adapter in given.values():
         same_spaces(adapter, base, data)
     net = instantiate(resolve(run.stored).model, dims=data.dims, outputs=base.objective.outputs)
-    net.base.load_state_dict(base.module.net.state_dict())
-    for m in cfg.modalities if cfg.control != "oracle" else []:
-        adapter = given.get(m) or _trained(run, m)
+    frozen = train_directly(run, base) if cfg.control == "direct" else base
+    net.base.load_state_dict(frozen.module.net.state_dict())
+    for m in cfg.modalities if cfg.control not in ("oracle", "direct") else []:
+        adapter = given.get(m) or train_adapter(run, m)
         checkpoint = selected_checkpoint(adapter.dir, adapter.cfg)
         load_weights(torch.nn.ModuleDict({m: net.adapters[m]}), checkpoint)
     module = FusionModule(net=net, objective=base.objective).eval()
@@ -89,23 +94,6 @@ def transfer(run: "Run") -> dict[str, float]:
     write_json(run.dir / "metrics.json", metrics)
     _show(run, metrics)
     return metrics["test"]
-
-
-def _trained(run: "Run", modality: str) -> "LoadedRun":
-    """An adapter run inside this run's folder: trained now, if it is not there yet."""
-    from msa_lightning.adapt import adapt
-    from msa_lightning.run import load_run, run_context
-
-    shared = run.stored.copy()
-    for key in ("networks", "adapters", "model", "objective", "loss"):
-        shared.pop(key)
-    cfg = OmegaConf.merge(shared, run.cfg.networks[modality])
-    assert isinstance(cfg, DictConfig)
-    cfg.paths.run = str(run.dir / "adapters" / modality)
-    cfg.again = run.cfg.again
-    with run_context(cfg) as own:
-        adapt(own)
-    return load_run(own.dir)
 
 
 def _show(run: "Run", metrics: dict[str, dict[str, float]]) -> None:

@@ -28,7 +28,9 @@ def describe(
     for m, adapter in given.items():
         run.stored.adapters[m] = str(adapter.dir.absolute())
         nodes[m] = adapter.cfg.adapter
-    if run.cfg.control == "oracle":
+    if run.cfg.control == "direct":
+        target = dims
+    if run.cfg.control in ("oracle", "direct"):
         nodes = {m: {"_target_": "msa_lightning.adapters.composed.Unchanged"} for m in nodes}
     run.stored.model = {
         "_target_": "msa_lightning.adapters.composed.Composed",

@@ -50,8 +50,8 @@ def load_given(cfg: DictConfig) -> dict[str, LoadedRun]:
         ConfigError: If they do not go together with its other settings.
     """
     given = {m: path for m, path in cfg.adapters.items() if path}
-    if cfg.control not in (None, "untrained", "shuffled", "oracle"):
-        raise ConfigError(f"control: '{cfg.control}' is not untrained, shuffled or oracle")
+    if cfg.control not in (None, "untrained", "shuffled", "oracle", "direct"):
+        raise ConfigError(f"control: '{cfg.control}' is not untrained, shuffled, oracle or direct")
     if cfg.control and given:
         raise ConfigError(
             f"control={cfg.control} is about adapters that are trained here; leave out "

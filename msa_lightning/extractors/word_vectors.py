@@ -17,11 +17,12 @@ from zipfile import BadZipFile
 
 import h5py
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from msa_lightning.datasets.hdf5 import write_whole
 from msa_lightning.errors import DataError, DataNotFoundError
-from msa_lightning.extractors.assets import places
+from msa_lightning.extractors.assets import GLOVE_6B_50D, find, places
 from msa_lightning.extractors.contract import Features, RawClip, Unusable
 from msa_lightning.extractors.digest import digest
 from msa_lightning.extractors.transcripts import transcript_in, word_times
@@ -47,7 +48,7 @@ class WordVectors:
         path: Text (``word v1 ... vD``, as GloVe has it; a line ``N D`` may stand before, as
             word2vec and gensim write it), word2vec's binary format (``.bin``), or ``.npz`` with
             arrays ``words`` (N,) of text and ``vectors`` (N, D), read as a whole. The first vector
-            of a word counts.
+            of a word counts. ``glove_6b_50d`` is the pinned asset of that name.
         lowercase: Look words up in lower case; otherwise as they stand.
         name: Of the feature set.
     """
@@ -56,7 +57,8 @@ class WordVectors:
     rate_hz: float | None = None
 
     def __init__(self, *, path: str, lowercase: bool, name: str) -> None:
-        self.path, self.lowercase, self.name = Path(path), lowercase, name
+        self.lowercase, self.name = lowercase, name
+        self.path, self.is_asset = Path(path), path == GLOVE_6B_50D.name
 
     @property
     def columns(self) -> Sequence[str]:
@@ -122,6 +124,8 @@ class WordVectors:
 
     @cached_property
     def _digest(self) -> str:
+        if self.is_asset:
+            return find(GLOVE_6B_50D).sha256
         if not self.path.is_file():
             raise DataNotFoundError(
                 f"{self.path}: not found (looked in {self.path.absolute().parent}); give the file "
@@ -136,7 +140,7 @@ class WordVectors:
         if not table.is_file():
             log.info("%s: read into %s, once", self.path, table)
             table.parent.mkdir(parents=True, exist_ok=True)
-            _write_table(self.path, table)
+            _write_table(find(GLOVE_6B_50D).path if self.is_asset else self.path, table)
         return table
 
 
@@ -177,6 +181,8 @@ def _write_table(path: Path, table: Path) -> None:
 
 
 def _read(path: Path) -> Iterator[Block]:
+    if path.is_dir():
+        return _read_asset(path)
     with path.open("rb") as file:
         start = file.read(2)
     if not start:
@@ -188,6 +194,11 @@ def _read(path: Path) -> Iterator[Block]:
     if start in (b"\x1f\x8b", b"PK"):
         raise DataError(f"{path}: compressed; unpack it and give what was in it")
     return _read_text(path)
+
+
+def _read_asset(folder: Path) -> Iterator[Block]:
+    words = pd.read_parquet(folder / "glove_6B_index.parquet")["index"].to_numpy(str)
+    return _blocks(words, np.load(folder / "glove_6B_50d_emb.npy").astype(np.float32))
 
 
 def _read_text(path: Path) -> Iterator[Block]:
@@ -249,6 +260,10 @@ def _read_npz(path: Path) -> Iterator[Block]:
             f"{path}: words are {words.shape} {words.dtype}, vectors {vectors.shape}; expected "
             "(N,) text and (N, D) numbers"
         )
+    return _blocks(words, vectors)
+
+
+def _blocks(words: NDArray[np.str_], vectors: NDArray[np.float32]) -> Iterator[Block]:
     for first in range(0, len(words), _BLOCK):
         block = slice(first, first + _BLOCK)
         yield [word.encode() for word in words[block].tolist()], vectors[block]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
-from msa_lightning.config import CONF, instantiate, resolve
+from msa_lightning.config import instantiate, resolve
 from msa_lightning.resume import ExactResume
 from msa_lightning.run import LoadedRun, load_run, run_context
 from msa_lightning.train import train
+from tests.integration.bench import Bench
+from tests.integration.configure import configure
 
 Train = Callable[..., LoadedRun]
 
@@ -21,11 +21,6 @@ class ForgetfulCheckpoint(ExactResume):
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         pass
-
-
-def configure(name: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return compose(name, list(overrides))
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +47,8 @@ def train_demo(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return load_run(tmp_path / name)
 
     return run_once
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("transfer"))

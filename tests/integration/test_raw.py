@@ -16,7 +16,7 @@ from msa_lightning.run import LoadedRun, load_run, run_context
 from msa_lightning.train import train
 from tests.data.make_media import tone, write_media
 from tests.data.make_raw import make_raw
-from tests.integration.conftest import configure
+from tests.integration.configure import configure
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from msa_lightning.modules.fusion import FusionModule
 from msa_lightning.run import load_run, run_context
 from msa_lightning.train import train
 
-from .conftest import Train, configure
+from .configure import configure
+from .conftest import Train
 
 
 def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from msa_lightning.datasets.media_folder import MediaFolder
 from msa_lightning.errors import DataNotFoundError
 from msa_lightning.reporting.preview import draw_preview
 from tests.data.make_media import tone, write_media
-from tests.integration.conftest import configure
+from tests.integration.configure import configure
 
 
 def extractors() -> dict[str, object]:
