@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all lint format reproduce-mosi_modalities clean
+.PHONY: setup demo test test-all lint format reproduce-mosi_modalities \
+        reproduce-audio_transfer clean
 
 setup: $(STAMP)
 
@@ -46,6 +47,14 @@ reproduce-mosi_modalities: $(STAMP)
 	$(BIN)/msa-evaluate 'run=runs/mosi_modalities/*'
 	$(BIN)/msa-report 'runs=runs/mosi_modalities/*' out=runs/mosi_modalities.report \
 	    expect=experiments/mosi_modalities/results.csv tolerance=0.02
+
+# Trains 75 transfers between RAVDESS's actors (MSA_DATA) and compares them with the committed results.
+reproduce-audio_transfer: $(STAMP)
+	$(BIN)/msa-prepare source=ravdess
+	$(BIN)/msa-transfer -m experiment=audio_transfer 'method=glob(*)' seed=0,1,2,3,4
+	$(BIN)/msa-report 'runs=runs/audio_transfer/*' out=runs/audio_transfer.report \
+	    'metrics=[test/acc,test/f1_macro]' 'compare=[test/acc]' reference=direct resample=clip \
+	    groups=15 expect=experiments/audio_transfer/results.csv tolerance=0.05
 
 clean:
 	rm -rf $(VENV) runs prepared cache predictions

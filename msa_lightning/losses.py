@@ -27,6 +27,11 @@ def squared_correlation_distance(prediction: Tensor, target: Tensor) -> Tensor:
     return (1 - r).square().mean()
 
 
+def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of logits (n, K) with class indices (n, 1), which may be floats; a scalar."""
+    return F.cross_entropy(prediction, target[:, 0].long())
+
+
 def _varies(centred: Tensor, values: Tensor) -> Tensor:
     """Whether more than the rounding of the mean is left after centring."""
     info = torch.finfo(values.dtype)

@@ -18,6 +18,11 @@ from msa_lightning.metrics import SplitMetrics
 PairFunction = Callable[[Tensor, Tensor], Tensor]
 
 
+def most_likely(scores: Tensor) -> Tensor:
+    """Index of the greatest of K scores, (…, K) to (…): the decoding of a target of classes."""
+    return scores.argmax(-1)
+
+
 @dataclass(frozen=True)
 class Target:
     """One thing to predict.
@@ -25,7 +30,7 @@ class Target:
     Attributes:
         size: K, the width of the prediction.
         decode: From raw predictions (…, K) to values in the form of the target; None where the
-            network's output is the value itself. ``functools.partial(torch.argmax, dim=-1)``, say.
+            network's output is the value itself. :func:`most_likely`, say.
     """
 
     size: int
