@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from msa_lightning.datasets.facts import scaled_range
 from msa_lightning.errors import ConfigError, DataError
 from msa_lightning.normalise import Normaliser
 from msa_lightning.run import LoadedRun, Run, load_run, selected_checkpoint
@@ -112,10 +113,15 @@ def same_scale(base: LoadedRun, datamodule: Any) -> None:
                 f"data.targets: no {name}, which {base.dir} was trained to predict; choose a source"
                 " with the same target"
             )
-        if list(here["range"]) != list(there["range"]):
+        own, wanted = scaled_range(here), scaled_range(there)
+        if own != wanted:
+            factor = wanted[1] / own[1] if own[1] else 1
+            scale = here.get("scale", 1) * factor
+            same = np.allclose([x * factor for x in own], wanted)
+            remedy = f"+data.targets.{name}.scale={scale:g}" if same else "bring them to one scale"
             raise DataError(
-                f"data.targets.{name}.range: {list(here['range'])}, but {base.dir} was trained on "
-                f"{list(there['range'])}; bring the labels to one scale"
+                f"data.targets.{name}.range: the labels lie in {own}, but {base.dir} was trained on"
+                f" labels in {wanted}; {remedy}"
             )
 
 

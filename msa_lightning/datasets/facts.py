@@ -42,14 +42,15 @@ def check_targets(
     found: Mapping[str, NDArray[np.float32]],
     targets: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, NDArray[np.float32]]:
-    """Targets named by the data config, each inside its range.
+    """Targets named by the data config, each inside its range, on the scale that is asked for.
 
     Args:
         path: For messages.
         ids: N clip ids.
         found: Target to (N, K).
-        targets: Target to ``range: [low, high]`` and ``optional`` (false by default): only an
-            optional target may be NaN, which means unlabelled.
+        targets: Target to ``range: [low, high]``, in the file; ``optional`` (false by default):
+            only an optional target may be NaN, which means unlabelled; and ``scale`` (1 by
+            default), by which its values are multiplied: 3 takes SIMS, in [-1, 1], to MOSI's scale.
 
     Raises:
         DataError: If a target is absent, NaN though required, or out of range.
@@ -72,7 +73,12 @@ def check_targets(
                 f"expected a number in [{low}, {high}] ({int(bad.sum())} clips are wrong); mend "
                 f"the labels or, if that is their scale, data.targets.{name}.range"
             )
-    return {name: found[name] for name in targets}
+    return {name: found[name] * np.float32(f.get("scale", 1)) for name, f in targets.items()}
+
+
+def scaled_range(facts: Mapping[str, Any]) -> list[float]:
+    """Low and high of a target after it is multiplied by its ``scale``."""
+    return sorted(float(x) * facts.get("scale", 1) for x in facts["range"])
 
 
 def check_split(path: Path, split: str, count: int, remedy: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import pandas as pd
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -500,13 +501,29 @@ def test_labels_that_are_not_there(bench: Bench, tmp_path: Path, copy_base: Path
         bench.transfer(tmp_path / "t", f"base={copy_base}")
 
 
-def test_labels_on_another_scale_are_refused_by_transfer_too(
+def test_labels_on_another_scale(
     bench: Bench, adapters: dict[str, LoadedRun], tmp_path: Path
 ) -> None:
     given = [f"adapters.{m}={run.dir}" for m, run in adapters.items()]
-    with pytest.raises(DataError, match="bring the labels to one scale"):
-        bench.transfer(tmp_path / "t", *given, "data.targets.sentiment.range=[-4,4]")
-    assert not (tmp_path / "t").exists()
+    for limits, remedy in (
+        ("[-2,4]", "bring them to one scale"),
+        ("[-6,6]", r"\+data\.targets\.sentiment\.scale=0\.5"),
+    ):
+        with pytest.raises(DataError, match=r"labels lie in .* trained on labels in .*" + remedy):
+            bench.transfer(tmp_path / "t", *given, f"data.targets.sentiment.range={limits}")
+        assert not (tmp_path / "t").exists()
+
+
+def test_labels_on_another_scale_are_mapped_if_that_is_asked_for(
+    bench: Bench, moved: LoadedRun, tmp_path: Path
+) -> None:
+    """The corpus once more, rated in [-1, 1]."""
+    labels = pd.read_csv(bench.corpus / "labels.csv", dtype={"video_id": str, "clip_id": str})
+    labels["label"] /= 3
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    scale = ("data.targets.sentiment.range=[-1,1]", "+data.targets.sentiment.scale=3")
+    run = bench.transfer(tmp_path / "t", f"data.source.labels={tmp_path}/labels.csv", *scale)
+    assert run.metrics["test"] == pytest.approx(moved.metrics["test"], rel=1e-4)
 
 
 def test_a_base_without_checkpoint(bench: Bench, tmp_path: Path, copy_base: Path) -> None:
