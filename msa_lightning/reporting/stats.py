@@ -176,3 +176,27 @@ def holm(p: Sequence[float] | FloatArray) -> FloatArray:
     steps = adjusted[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted
+
+
+def holm_levels(p: Sequence[float] | FloatArray, level: float = 0.95) -> FloatArray:
+    """Confidence of each interval, so that it excludes 0 exactly where Holm's test rejects.
+
+    The k-th smallest of C values is compared with (1 - level) / (C - k + 1); from the first that is
+    not below it on, all with that one's.
+
+    Args:
+        p: (C,); NaN is a comparison that could not be made: it is not counted.
+        level: Of confidence, for all intervals together.
+
+    Returns:
+        (C,), for the ``level`` of :func:`paired_test`; NaN where p is.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values)[: np.isfinite(values).sum()]
+    alphas = (1 - level) / np.arange(len(order), 0, -1)
+    failed = np.flatnonzero(values[order] >= alphas)
+    if len(failed):
+        alphas[failed[0] :] = alphas[failed[0]]
+    levels = np.full(len(values), np.nan)
+    levels[order] = 1 - alphas
+    return levels

@@ -221,3 +221,21 @@ def test_holm_by_hand() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isnan(stats.holm([np.nan])).all()
+
+
+def test_intervals_at_holm_levels_exclude_0_exactly_where_the_test_rejects() -> None:
+    rng = np.random.default_rng(0)
+    rejected = kept = 0
+    for _ in range(300):
+        count = rng.integers(1, 9)
+        effects = rng.choice([0.0, 0.0, 0.8, 1.2, 2.0], count)
+        draws = effects[:, None] + rng.normal(size=(count, 40)) / 3
+        p = np.array([stats.paired_test(d, 10, ZERO + d.mean(), ZERO)[2] for d in draws])
+        adjusted, levels = stats.holm(p), stats.holm_levels(p)
+        for d, q, level in zip(draws, adjusted, levels, strict=True):
+            low, high, _ = stats.paired_test(d, 10, ZERO + d.mean(), ZERO, level)
+            assert (low > 0 or high < 0) == (q < 0.05)
+            rejected, kept = rejected + (q < 0.05), kept + (q >= 0.05)
+    assert min(rejected, kept) > 300
+    levels = stats.holm_levels([0.01, np.nan, 0.001])
+    assert levels == pytest.approx([0.95, np.nan, 0.975], nan_ok=True)
