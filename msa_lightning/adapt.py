@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from msa_lightning.config import command, instantiate
 from msa_lightning.errors import ConfigError
@@ -75,6 +75,8 @@ def adapt(run: "Run") -> float:
     if cfg.again:
         run.clear()
     run.start(provenance, {"number": 1, "kind": cfg.trainer.accelerator}, "msa-adapt")
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg))
     datamodule.normaliser.save(run.dir / "normaliser.npz")
     base.datamodule.normaliser.save(run.dir / "target_normaliser.npz")
     adapter = module.net.adapters[m]

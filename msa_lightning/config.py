@@ -1,7 +1,7 @@
 """From the command line to a checked, resolved configuration, and to objects.
 
-Besides the commands themselves, this is the only module that imports Hydra. It imports neither
-torch nor Lightning, so that ``--help`` answers at once.
+Besides the commands themselves and ``sweep.py``, this is the only module that imports Hydra. It
+imports neither torch nor Lightning, so that ``--help`` answers at once.
 """
 
 import difflib
@@ -10,6 +10,8 @@ import hashlib
 import inspect
 import json
 import logging
+import multiprocessing
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +22,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from msa_lightning import sweep
 from msa_lightning.errors import USER_ERRORS, ConfigError, JobError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -45,7 +47,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
     The script exits with 2 and one line of explanation when the user's input is at fault, and with
     1 when a job ran and failed. Hydra's own errors keep their message and code 1. In a sweep the
-    other jobs still run.
+    other jobs still run, and those that failed are listed at its end.
 
     Args:
         config_name: Primary config in ``conf/``.
@@ -55,17 +57,21 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(main)
         def job(cfg: DictConfig) -> Any:
             log_to_stdout()  # once more: a launcher may have brought the job to another process
+            if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+                # joblib's, of which the job's own child processes would know nothing
+                multiprocessing.set_start_method("spawn", force=True)
             try:
-                return main(cfg)
+                if sweep.under_way() and "TORCHELASTIC_RUN_ID" in os.environ:
+                    raise ConfigError(
+                        "-m: under torchrun every device would sweep for itself; start msa-train "
+                        "-m without torchrun, it starts the devices of each job"
+                    )
+                return sweep.run(main, cfg) if sweep.under_way() else main(cfg)
             except USER_ERRORS as error:
                 print(f"error: {error}", file=sys.stderr)
-                if HydraConfig.get().mode is RunMode.MULTIRUN:
-                    raise  # Hydra carries on with the other jobs
                 raise SystemExit(2) from None
             except JobError as error:
                 print(f"error: {error}", file=sys.stderr)
-                if HydraConfig.get().mode is RunMode.MULTIRUN:
-                    raise
                 raise SystemExit(1) from None
             except KeyboardInterrupt:
                 print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -74,11 +80,17 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         def script() -> None:
             log_to_stdout()
             sys.argv[1:] = _quote_paths(sys.argv[1:])
+            code: str | int | None = 0
             try:
                 hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(job)()
-            except SystemExit as stop:  # with the error of a sweep's job as its context
-                code = 2 if isinstance(stop.__context__, USER_ERRORS) else stop.code
-                raise SystemExit(code) from None
+            except SystemExit as stop:
+                code = stop.code
+            failed, listing = sweep.failed_jobs()
+            if failed and code in (0, 1):  # 1 is also what Hydra makes of a failed job
+                print(f"\n{listing}", file=sys.stderr)
+                code = 2 if all(job.code == 2 for job in failed) else 1
+            if code:
+                raise SystemExit(code)
 
         return script
 
@@ -89,7 +101,7 @@ def log_to_stdout() -> None:
     """Print what is logged as it stands."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.raiseExceptions = False  # no traceback when the output goes to a closed pipe (| head)
-    for name in ("msa_lightning", "hydra"):
+    for name in ("msa_lightning", "hydra", "hydra_plugins"):
         logging.getLogger(name).setLevel(logging.INFO)
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # what it logs it also raises
 
@@ -346,9 +358,10 @@ def run_name(cfg: DictConfig, hydra_cfg: DictConfig | None = None) -> str:
     overrides = own.overrides.task if own else []
     devices = r"trainer\.(devices|num_nodes|strategy|accelerator)"
     left_out = re.compile(
-        rf"[+~]*(experiment|data|seed|trainer|{devices}|again|(paths|logger|hydra)\b.*)="
+        rf"[+~]*(experiment|data|seed|sweep|trainer|{devices}|again|(paths|logger|hydra)\b.*)="
     )
     readable = "_".join(sorted(o.lstrip("+~") for o in overrides if not left_out.match(o)))
+    readable = re.sub(r"\d+\.\d{5,}(e-\d+)?", lambda n: f"{float(n[0]):.3g}", readable)
     readable = re.sub(r"[^A-Za-z0-9.,_-]+", "-", readable)[:80].strip("-_.")
     return f"{experiment}/{readable or 'default'}-seed{cfg.get('seed', 0)}-{fingerprint(cfg)}"
 

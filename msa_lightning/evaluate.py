@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from msa_lightning.config import command
 from msa_lightning.errors import ConfigError, DataNotFoundError
@@ -61,6 +61,10 @@ def evaluate(run: "LoadedRun", *, device: str, again: bool) -> dict[str, float]:
     for name, value in metrics["test"].items():
         baseline_value = metrics["test_mean_predictor"].get(name, math.nan)
         log.info("  test/%-16s %9s   mean predictor %9s", name, show(value), show(baseline_value))
+    if not stored and OmegaConf.select(run.cfg, "logger.wandb"):
+        from msa_lightning.wandb_logger import log_evaluation
+
+        log_evaluation(run)
     return metrics["test"]
 
 

@@ -1,4 +1,4 @@
-"""``msa-report``: finished runs → ``results.csv`` and ``table.md``."""
+"""``msa-report``: finished runs → tables, figures and ``report.html``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from msa_lightning.reporting.collect import Runs
+    from msa_lightning.reporting.document import Wanted
 
 
 @command("report")
 def main(cfg: DictConfig) -> None:
-    """Tabulate runs by everything but the seed; compare with an earlier table if there is one."""
+    """Report on runs, grouped by everything but the seed; compare with an earlier table."""
     from rich.console import Console
 
-    from msa_lightning.reporting import tables
+    from msa_lightning.reporting import clips, tables
     from msa_lightning.reporting.collect import collect
+    from msa_lightning.reporting.files import write
 
     expected = _read(Path(cfg.expect)) if cfg.expect else None
+    said = clips.read_transcripts(Path(cfg.transcripts)) if cfg.transcripts else None
     chosen = list(dict.fromkeys([*cfg.metrics, *cfg.compare]))
     runs = collect(cfg.runs, splits=dict.fromkeys(metric.split("/")[0] for metric in chosen))
     if faults := list(_faults(cfg, runs, chosen)):
@@ -42,17 +45,41 @@ def main(cfg: DictConfig) -> None:
 
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
-    parts = [tables.markdown(tables.cells(summary))]
+    cells = tables.cells(summary)
+    parts = [tables.markdown(cells)]
     parts += ["\n".join(f"- {line}" for line in lines) for lines in (sentences, notes) if lines]
-    _write(out / "results.csv", runs.table.to_csv(index=False))
-    _write(out / "table.md", "\n\n".join(parts) + "\n")
+    write(out / "results.csv", runs.table.to_csv(index=False))
+    write(out / "table.md", "\n\n".join(parts) + "\n")
+    write(out / "table.csv", summary.to_csv(index=False))
+    write(out / "table.tex", tables.latex(cells))
+    if cfg.html:
+        from msa_lightning.reporting.document import Findings, write_page
+
+        found = Findings(runs, summary, comparisons, notes, said)
+        write_page(found, _wanted(cfg, chosen, reference), out)
 
     console = Console(highlight=False, markup=False)
     console.print(*tables.terminal(summary, console.width), *sentences, "", *notes, sep="\n")
     deviates = expected is not None and _deviates(runs.table, expected, cfg)
-    console.print(f"wrote {out / 'results.csv'} and {out / 'table.md'}", soft_wrap=True)
+    page = ", report.html" if cfg.html else ""
+    console.print(*tables.conclusions(comparisons), sep="\n", soft_wrap=True)
+    console.print(f"wrote {out / 'results.csv'} and {out / 'table.md'}{page}", soft_wrap=True)
     if deviates:
         raise SystemExit(1)
+
+
+def _wanted(cfg: DictConfig, chosen: list[str], reference: str | None) -> "Wanted":
+    from msa_lightning.reporting.document import Wanted
+
+    scored = {metric.split("/")[0] for metric in chosen}
+    return Wanted(
+        title=f"Report on {cfg.runs}",
+        metrics=cfg.compare,
+        split=next((split for split in ("test", "valid") if split in scored), None),
+        groups=cfg.groups,
+        reference=reference,
+        clips=cfg.clips,
+    )
 
 
 def _faults(cfg: DictConfig, runs: "Runs", chosen: list[str]) -> Iterator[str]:
@@ -70,6 +97,8 @@ def _faults(cfg: DictConfig, runs: "Runs", chosen: list[str]) -> Iterator[str]:
         yield f"resample: '{cfg.resample}' is neither video nor clip"
     if cfg.resamples < 100:
         yield f"resamples: {cfg.resamples} found, expected 100 or more; 2000 give stable intervals"
+    if cfg.groups < 1 or cfg.clips < 1:
+        yield f"groups, clips: {cfg.groups} and {cfg.clips} found, expected 1 or more"
     if Path(cfg.out).is_file():
         yield f"out: {cfg.out} is a file; give a folder"
 
@@ -133,12 +162,6 @@ def _deviates(table: "pd.DataFrame", expected: "pd.DataFrame", cfg: DictConfig) 
     for run in missing:
         print(f"  missing: {run}")
     return bool((largest > cfg.tolerance).any() or missing)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

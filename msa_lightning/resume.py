@@ -11,6 +11,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from msa_lightning.slurm import leave_ending_to_slurm
+
 
 class ExactResume(Checkpoint):
     """Write ``last.ckpt`` at every epoch's end, and continue from it as if never interrupted.
@@ -55,6 +57,7 @@ class ExactResume(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore this device's random state; stop at once if that was decided before."""
+        leave_ending_to_slurm()
         if trainer.global_rank < len(self._pending):
             _restore(self._pending[trainer.global_rank])
         self._pending = []

@@ -30,7 +30,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import seed_everything
 
 from msa_lightning import MODALITIES, __version__, config
@@ -46,6 +46,7 @@ from msa_lightning.records import (
     write_json,
 )
 from msa_lightning.scoring import score
+from msa_lightning.slurm import leave_ending_to_slurm
 
 log = logging.getLogger("msa_lightning")
 
@@ -64,6 +65,7 @@ _NOISE = (
     ".*smaller than the logging interval",
     ".*recommended to use `self.log",
     ".*in eval mode at the start of training",  # a frozen base model
+    ".*`srun` command is available",  # on a cluster, outside of its jobs
 )
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # torchrun, our launcher, srun
 _LIBRARIES = ("torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy", "h5py")
@@ -133,8 +135,6 @@ class Run:
         if not self.main:
             return
         (self.dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        for path in self.dir.glob("hpc_ckpt_*.ckpt"):
-            path.unlink()  # saved by Lightning in mid-epoch at a signal; last.ckpt is what counts
         config.save(self.stored, self.dir / "config.yaml", script)
         write_json(self.dir / "provenance.json", self._provenance(data, devices, script))
         self._handler = logging.FileHandler(self.dir / "train.log")
@@ -153,9 +153,17 @@ class Run:
         """Remove what an earlier call left, to begin again."""
         if self.main:
             names = ("history.csv", "metrics.json", "predictions.parquet", "provenance.json")
-            for pattern in ("checkpoints/*", "hpc_ckpt_*.ckpt", *names):
+            for pattern in ("checkpoints/*", *names):
                 for path in self.dir.glob(pattern):
                     path.unlink()
+
+    def log_failure(self) -> None:
+        """Put the error that is being handled into the log file; who catches it prints it."""
+        if self._handler:
+            name, error = log.name, sys.exc_info()
+            self._handler.handle(
+                logging.LogRecord(name, logging.ERROR, __file__, 0, "failed", None, error)
+            )
 
     def close(self) -> None:
         """Release the log file."""
@@ -203,7 +211,8 @@ def run_context(cfg: DictConfig) -> Iterator[Run]:
     stored = config.resolve_but_paths(named)
     stored.again = False  # was meant for this call only
     resolved = config.resolve(stored)
-    resolved.again = cfg.again
+    requeued = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    resolved.again = cfg.again and not requeued
     config.validate(resolved, SUPPLIED, also=["objective"] if "objective" in resolved else [])
     ranks = [int(os.environ.get(key, 0)) for key in _RANKS]
     run = Run(folder, resolved, stored, main=not any(ranks))
@@ -211,17 +220,25 @@ def run_context(cfg: DictConfig) -> Iterator[Run]:
         resolved.seed + max(ranks), workers=True, verbose=False
     )  # dropout differs by device
     logging.captureWarnings(True)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
+    leave_ending_to_slurm()
     failed = True
     try:
         yield run
         failed = False
+    except Exception:
+        run.log_failure()
+        raise
     finally:
         run.close()
-        if wandb := sys.modules.get("wandb"):
-            wandb.finish(exit_code=int(failed))  # or the next job of a sweep writes into this one's
+        if "wandb" in sys.modules:
+            from msa_lightning.wandb_logger import finish
+
+            artifacts = OmegaConf.select(resolved, "logger.wandb.artifacts") or ()
+            finish(folder, artifacts, failed=failed)
 
 
 @dataclass(frozen=True)

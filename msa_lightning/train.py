@@ -28,8 +28,11 @@ def train(run: "Run") -> float:
     Returns:
         The monitored metric on validation; NaN for a run without a validation split.
     """
+    import math
+
     import torch
 
+    from msa_lightning.ddp import needs_processes, part, share_equally, train_in_processes
     from msa_lightning.modules.fusion import FusionModule
     from msa_lightning.run import load_run, load_weights, log, selected_checkpoint
 
@@ -73,6 +76,11 @@ def train(run: "Run") -> float:
         **({} if has_valid else {"limit_val_batches": 0}),
     )
 
+    share_equally(cfg.data.batch_size, trainer)
+    if needs_processes(trainer):
+        train_in_processes(run, trainer)
+        return run.metrics.get("valid", {}).get(objective.monitor, math.nan)
+
     # Nothing is written before this point.
     if cfg.again:
         run.clear()
@@ -88,6 +96,7 @@ def train(run: "Run") -> float:
     if run.main:
         _show_parameters(net)
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
+    part()
     if run.main:
         load_weights(module, selected_checkpoint(run.dir, cfg))
         run.finish(module, datamodule)

@@ -3,7 +3,7 @@
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from msa_lightning.config import command, instantiate, resolve
 
@@ -79,6 +79,8 @@ def transfer(run: "Run") -> dict[str, float]:
     if cfg.again:
         run.clear()
     run.start(provenance, {"number": 1, "kind": "cpu"}, "msa-transfer")
+    for node in cfg.logger.values():
+        instantiate(node).log_hyperparams(OmegaConf.to_container(resolve(run.stored)))
     data.normaliser.save(run.dir / "normaliser.npz")
     base.datamodule.normaliser.save(run.dir / "target_normaliser.npz")
     torch.save({"state_dict": module.state_dict()}, run.last)

@@ -1,23 +1,18 @@
 """Run folders → one table, one row per run; the unusable ones are listed with their reason."""
 
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from msa_lightning import MODALITIES
 from msa_lightning.errors import USER_ERRORS, DataError, DataNotFoundError
+from msa_lightning.reporting.groups import Groups, Settings, flat
 
 if TYPE_CHECKING:
     from msa_lightning.objective import PairFunction
     from msa_lightning.run import LoadedRun
-
-_SEED_AND_HASH = re.compile(r"-seed\d+-[0-9a-f]{8}")
-
-Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,11 +25,13 @@ class Runs:
             commit, digest (of the data), synthetic and run (the folder's name).
         loaded: The runs, in the order of the rows.
         left_out: Folder to the reason why it is not in the table.
+        settings: What differs between the groups: a row per group, a column per dotted key.
     """
 
     table: pd.DataFrame
     loaded: list["LoadedRun"]
     left_out: dict[Path, str]
+    settings: pd.DataFrame
 
     @property
     def metrics(self) -> list[str]:
@@ -58,29 +55,42 @@ class Runs:
                 return target, functions[name]
         return None
 
-    def predictions(self, group: str, split: str, target: str) -> pd.DataFrame:
+    def predictions(
+        self, group: str, split: str, target: str, column: str = "prediction"
+    ) -> pd.DataFrame:
         """Labelled values and their predictions, aligned by clip.
+
+        Args:
+            group: Whose.
+            split: Of which clips.
+            target: Of what.
+            column: ``prediction``, or ``prediction_<modality>`` of a model that has them.
 
         Returns:
             Rows by id and component, sorted; float32 columns ``label``, ``mean`` (what the mean
-            predictor says: the mean label of the first run's training clips, NaN for classes) and,
-            by its number, each seed's prediction.
+            predictor says: the mean label of the first run's training clips; of classes the most
+            frequent; NaN where neither exists) and, by its number, each seed's prediction.
 
         Raises:
             DataError: If a file is damaged, or the runs differ in their clips or labels.
         """
         runs = self.of(group)
-        frames = {run.cfg.seed: _predictions(run, split, target) for run in runs}
+        frames = {run.cfg.seed: _predictions(run, split, target, column) for run in runs}
         labels = frames[runs[0].cfg.seed]["label"]
         for run, frame in zip(runs, frames.values(), strict=True):
             if not frame["label"].equals(labels):
                 raise DataError(f"{run.dir}: other {split} clips or labels than {runs[0].dir}")
-        learnt = _predictions(runs[0], "train", target)["label"].groupby(level="component").mean()
-        mean = learnt.reindex(labels.index, level="component")
-        if runs[0].objective.targets[target].decode:
-            mean[:] = float("nan")
+        learnt = _predictions(runs[0], "train", target)["label"].groupby(level="component")
+        kind = runs[0].objective.targets[target]
+        if not kind.decode:
+            constant = learnt.mean()
+        elif kind.size > learnt.ngroups:
+            constant = learnt.agg(lambda classes: classes.mode().iloc[0])
+        else:
+            constant = learnt.mean() * float("nan")
+        mean = constant.reindex(labels.index, level="component")
         columns = {"label": labels, "mean": mean}
-        columns |= {seed: frame["prediction"] for seed, frame in frames.items()}
+        columns |= {seed: frame[column] for seed, frame in frames.items()}
         return pd.DataFrame(columns).astype("float32").dropna(subset="label")
 
 
@@ -111,14 +121,10 @@ def collect(pattern: str, splits: Collection[str] = ()) -> Runs:
         reasons = "".join(f"\n  {folder}: {reason}" for folder, reason in left_out.items())
         raise DataNotFoundError(f"{pattern}: no finished run there{reasons}")
 
-    settings = [_settings(run.dir) for run in loaded]
-    keys = _differing(settings, [row["seed"] for row in rows])
-    for row, setting in zip(rows, settings, strict=True):
-        row["group"] = _name(setting, keys)
-    order = sorted(
-        range(len(rows)),
-        key=lambda i: ([_rank(settings[i].get(key)) for key in keys], rows[i]["seed"]),
-    )
+    groups = Groups([_settings(run.dir) for run in loaded], [row["seed"] for row in rows])
+    for row, name in zip(rows, groups.names, strict=True):
+        row["group"] = name
+    order = sorted(range(len(rows)), key=lambda i: (groups.ranks[i], rows[i]["seed"]))
     first: dict[tuple[str, int], int] = {}
     for i in order:
         same = first.setdefault((rows[i]["group"], rows[i]["seed"]), i)
@@ -128,7 +134,7 @@ def collect(pattern: str, splits: Collection[str] = ()) -> Runs:
     table = pd.DataFrame([rows[i] for i in kept])
     metrics = [column for column in table if "/" in str(column)]
     columns = ["group", "seed", *metrics, "commit", "digest", "synthetic", "run"]
-    return Runs(table[columns], [loaded[i] for i in kept], left_out)
+    return Runs(table[columns], [loaded[i] for i in kept], left_out, groups.settings)
 
 
 def _read(folder: Path, splits: Collection[str]) -> tuple["LoadedRun", dict[str, Any]]:
@@ -154,13 +160,15 @@ def _read(folder: Path, splits: Collection[str]) -> tuple["LoadedRun", dict[str,
     return run, row
 
 
-def _predictions(run: "LoadedRun", split: str, target: str) -> pd.DataFrame:
+def _predictions(
+    run: "LoadedRun", split: str, target: str, column: str = "prediction"
+) -> pd.DataFrame:
     """Label and prediction by id and component."""
     path = run.dir / "predictions.parquet"
     try:
         frame = run.predictions
         frame = frame[(frame["split"] == split) & (frame["target"] == target)]
-        frame = frame.set_index(["id", "component"])[["label", "prediction"]].sort_index()
+        frame = frame.set_index(["id", "component"])[["label", column]].sort_index()
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: cannot be read ({error}); evaluate the run again") from error
     if frame.empty or not frame.index.is_unique:
@@ -173,67 +181,4 @@ def _settings(folder: Path) -> Settings:
     """What can change a result, by dotted key; paths are relative, ``${paths.data}/…``."""
     from msa_lightning import config
 
-    settings = config.settings(config.load(folder / "config.yaml"))
-    return {  # another run stands for its group
-        key: _SEED_AND_HASH.sub("", value) if isinstance(value, str) else value
-        for key, value in _leaves(settings, "")
-    }
-
-
-def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    nested = isinstance(node, list) and any(isinstance(child, dict | list) for child in node)
-    if isinstance(node, dict) or nested:
-        for name, child in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _leaves(child, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, tuple(node) if isinstance(node, list) else node
-
-
-def _differing(settings: Sequence[Settings], seeds: list[int]) -> list[str]:
-    """Keys that tell the runs apart, beside the seed, each fact once."""
-    every = {key: [s.get(key) for s in settings] for s in settings for key in s}
-    differing = {
-        key: values
-        for key, values in every.items()
-        if len(set(values)) > 1 and not (key.endswith("seed") and values == seeds)
-    }
-    chosen: dict[str, list[Any]] = {}
-    for key in sorted(differing, key=lambda key: (key.count("."), key)):
-        values, last = differing[key], key.rsplit(".", 1)[-1]
-        copied = any(values == v and last == k.rsplit(".", 1)[-1] for k, v in chosen.items())
-        if not copied and not _implied(key, differing):
-            chosen[key] = values
-    return list(chosen)
-
-
-def _implied(key: str, differing: dict[str, list[Any]]) -> bool:
-    """Whether a value merely follows from the class that a node above it names."""
-    parts = key.split(".")
-    for i in range(1, len(parts)):
-        target = ".".join([*parts[:i], "_target_"])
-        if target != key and target in differing:
-            pairs = set(zip(differing[target], differing[key], strict=True))
-            if len(pairs) == len(set(differing[target])):
-                return True
-    return False
-
-
-def _name(setting: Settings, keys: list[str]) -> str:
-    parts = []
-    for key in keys or ["modalities"]:
-        value = setting.get(key)
-        words = value if isinstance(value, tuple) else ["none" if value is None else value]
-        text = "+".join(map(str, words))
-        if key.endswith("_target_"):
-            key, text = key.removesuffix("._target_"), text.rsplit(".", 1)[-1]
-        parts.append(text if key == "modalities" else f"{key}={text}")
-    return ", ".join(parts)
-
-
-def _rank(value: Any) -> tuple[int, Any]:
-    """Sort numbers by size, modalities by how many and which, the rest by name."""
-    if isinstance(value, int | float):
-        return 0, value
-    if isinstance(value, tuple) and set(value) <= set(MODALITIES):
-        return 1, (len(value), [MODALITIES.index(m) for m in value])
-    return 2, str(value)
+    return flat(config.settings(config.load(folder / "config.yaml")))

@@ -60,17 +60,21 @@ def bootstrap(
         The groups' scores, the mean predictor's, and the reasons why some are not there.
     """
     groups, baselines, reasons = Scores(), Scores(), []
+    samples: list[_Sample] = []
     for group in runs.groups:
+        frames: dict[tuple[str, str], pd.DataFrame] = {}
         for metric in metrics:
             split, found = metric.split("/")[0], runs.function(group, metric)
             if found is None or split == "train":
                 continue
             target, convention = found
             try:
-                clips = runs.predictions(group, split, target)
+                if (split, target) not in frames:
+                    frames[split, target] = runs.predictions(group, split, target)
+                clips = frames[split, target]
+                predictions = clips.drop(columns=["label", "mean"]).to_numpy(copy=True).T
                 stored = runs.table.loc[runs.table["group"] == group, metric].to_numpy()
-                y, mean, *seeds = clips.to_numpy(copy=True).T
-                given = stats.scores(convention, np.stack(seeds), y)
+                given = stats.scores(convention, predictions, clips["label"].to_numpy(copy=True))
                 if not np.allclose(given, stored, rtol=0, atol=1e-5, equal_nan=True):
                     raise DataError(
                         f"predictions.parquet gives {given.round(4)}, metrics.json says "
@@ -79,16 +83,43 @@ def bootstrap(
             except DataError as error:
                 reasons.append(f"{group}: no interval of {metric}: {error}")
                 continue
-            ids = videos(clips) if by == "video" else clips.index.get_level_values("id")
-            draws = stats.draw(ids, resamples, seed)
-            for scores, p in ((groups, np.stack(seeds)), (baselines, mean[None])):
-                scores[group, metric] = Score(
-                    stats.scores(convention, p, y),
-                    stats.replicates(convention, p, y, draws),
-                    clips["label"],
-                    ids.nunique(),
-                )
+            sample = next((known for known in samples if known.has(clips)), None)
+            if sample is None:
+                sample = _Sample(clips, by, resamples, seed)
+                samples.append(sample)
+            groups[group, metric] = sample.score(convention, predictions)
+            baselines[group, metric] = sample.mean_predictor(convention)
     return groups, baselines, reasons
+
+
+class _Sample:
+    """Clips with their resamples and the mean predictor's scores: equal for most groups."""
+
+    def __init__(self, clips: pd.DataFrame, by: str, resamples: int, seed: int) -> None:
+        self.clips = clips[["label", "mean"]]
+        ids = videos(clips) if by == "video" else clips.index.get_level_values("id")
+        self.clusters = ids.nunique()
+        self.draws = stats.draw(ids, resamples, seed)
+        self._mean_predictor: dict[stats.Metric, Score] = {}
+
+    def has(self, clips: pd.DataFrame) -> bool:
+        return self.clips.equals(clips[["label", "mean"]])
+
+    def score(self, convention: stats.Metric, predictions: stats.FloatArray) -> Score:
+        """Of predictions (S, N)."""
+        y = self.clips["label"].to_numpy(copy=True)
+        return Score(
+            stats.scores(convention, predictions, y),
+            stats.replicates(convention, predictions, y, self.draws),
+            self.clips["label"],
+            self.clusters,
+        )
+
+    def mean_predictor(self, convention: stats.Metric) -> Score:
+        if convention not in self._mean_predictor:
+            constant = self.clips["mean"].to_numpy(copy=True)[None]
+            self._mean_predictor[convention] = self.score(convention, constant)
+        return self._mean_predictor[convention]
 
 
 def videos(clips: pd.Series | pd.DataFrame) -> pd.Index:
@@ -135,10 +166,11 @@ def compare(
     """Compare every group with a reference group and with the mean predictor, on the same clips.
 
     Returns:
-        One row per comparison: group, reference, metric, difference, low, high, p and p_holm (over
-        all rows), NaN where undefined. And the reasons why some comparisons are not there.
+        One row per comparison: group, reference, metric, difference, low, high, p; over all rows,
+        by Holm, p_holm, low_holm and high_holm; NaN where undefined. And the reasons why some
+        comparisons are not there.
     """
-    rows, reasons = [], []
+    rows, reasons, tests = [], [], []
     for metric, group in ((m, g) for m in metrics for g in dict.fromkeys(g for g, _ in groups)):
         own, other = groups.get((group, metric)), groups.get((reference or "", metric))
         others = {MEAN_PREDICTOR: baselines.get((group, metric))}
@@ -150,15 +182,21 @@ def compare(
             elif not own.labels.equals(score.labels):
                 reasons.append(f"{group} vs {name}: {metric} is of different clips")
             else:
-                low, high, p = stats.paired_test(
-                    own.replicates - score.replicates, own.clusters, own.seeds, score.seeds
-                )
+                test = own.replicates - score.replicates, own.clusters, own.seeds, score.seeds
+                low, high, p = stats.paired_test(*test)
+                tests.append(test)
                 difference = own.seeds.mean() - score.seeds.mean()
                 row = {"group": group, "reference": name, "metric": metric}
                 rows.append(row | {"difference": difference, "low": low, "high": high, "p": p})
     comparisons = pd.DataFrame(rows)
     if rows:
-        comparisons["p_holm"] = stats.holm(comparisons["p"].to_numpy())
+        p_values = comparisons["p"].to_numpy()
+        comparisons["p_holm"] = stats.holm(p_values)
+        levels = stats.holm_levels(p_values)
+        together = [
+            stats.paired_test(*t, level)[:2] for t, level in zip(tests, levels, strict=True)
+        ]
+        comparisons[["low_holm", "high_holm"]] = together
     return comparisons, reasons
 
 
@@ -174,16 +212,56 @@ def sentence(comparison: pd.Series) -> str:
     what = f"{c['group']} vs {c['reference']}: {c['metric']} difference"
     if np.isnan(c["p"]):
         return f"{what} undefined, not tested"
+    p = p_value(c["p_holm"])
+    p = p if p.startswith("<") else f"= {p}"
+    interval = f"[{c['low']:.3f}, {c['high']:.3f}]"
+    return f"{what} {c['difference']:.3f} {interval}, p {p} (Holm): {verdict(c)}"
+
+
+def conclusions(comparisons: pd.DataFrame) -> Iterator[str]:
+    """Which groups are better than the mean predictor, metric by metric, and which are not.
+
+    A group is better if the paired interval of its difference excludes 0; the intervals hold at
+    95 % for all comparisons together.
+    """
+    of_mean = comparisons[comparisons["reference"] == MEAN_PREDICTOR]
+    for metric, rows in of_mean.groupby("metric", sort=False):
+        sign = -1 if lower_is_better(str(metric)) else 1
+        gain = rows.assign(
+            gain=sign * rows["difference"],
+            least=(sign * rows[["low_holm", "high_holm"]]).min(axis=1, skipna=False),
+            most=(sign * rows[["low_holm", "high_holm"]]).max(axis=1, skipna=False),
+        ).sort_values("gain", ascending=False)
+        yield f"{metric} against the mean predictor, gain [95 % interval, Holm over all comparisons]:"
+        for title, some in (
+            ("works", gain[gain["least"] > 0]),
+            ("no evidence", gain[~(gain["least"] > 0) & ~(gain["most"] < 0)]),
+            ("worse", gain[gain["most"] < 0]),
+        ):
+            for _, row in some.iterrows():
+                interval = f"[{row['least']:.3f}, {row['most']:.3f}]"
+                shown = "undefined" if np.isnan(row["gain"]) else f"{row['gain']:.3f} {interval}"
+                yield f"  {title:11}  {row['group']}: {shown}"
+
+
+def p_value(p: float) -> str:
+    """``.021``, ``< .001`` or ``undefined``."""
+    if np.isnan(p):
+        return "undefined"
+    return "< .001" if p < 0.001 else f"{p:.3f}".replace("0.", ".")
+
+
+def verdict(comparison: pd.Series) -> str:
+    """What may be claimed of one comparison."""
+    c = comparison
+    if np.isnan(c["p"]):
+        return "not tested"
     if c["p_holm"] < 0.05:
         better = (c["difference"] < 0) == lower_is_better(c["metric"])
-        verdict = f"{c['group']} is {'better' if better else 'worse'}"
-    elif c["low"] <= 0 <= c["high"]:
-        verdict = "no evidence of a difference"
-    else:
-        verdict = "no evidence of a difference after correction"
-    p = "< .001" if c["p_holm"] < 0.001 else f"= {c['p_holm']:.3f}".replace("0.", ".")
-    interval = f"[{c['low']:.3f}, {c['high']:.3f}]"
-    return f"{what} {c['difference']:.3f} {interval}, p {p} (Holm): {verdict}"
+        return f"{c['group']} is {'better' if better else 'worse'}"
+    if c["low"] <= 0 <= c["high"]:
+        return "no evidence of a difference"
+    return "no evidence of a difference after correction"
 
 
 def cells(summary: pd.DataFrame, gap: str = " ") -> pd.DataFrame:
@@ -211,6 +289,13 @@ def markdown(wide: pd.DataFrame) -> str:
     rows = [[str(wide.index.name), *wide.columns], ["---"] * (len(wide.columns) + 1)]
     rows += [[str(row[0]), *row[1:]] for row in wide.itertuples()]
     return "\n".join("| " + " | ".join(x.replace("|", "\\|") for x in row) + " |" for row in rows)
+
+
+def latex(wide: pd.DataFrame) -> str:
+    """A frame of text as a LaTeX table, which needs the package booktabs."""
+    columns = "l" + "r" * len(wide.columns)
+    text = wide.reset_index().to_latex(index=False, escape=True, column_format=columns)
+    return text.replace("±", "$\\pm$")
 
 
 def terminal(summary: pd.DataFrame, width: int) -> Iterator[Table]:

@@ -27,14 +27,33 @@ class Spy(Callback):
 
 
 class Bomb(Callback):
-    """Raise on the first device while training with one learning rate."""
+    """Raise on one device, or end it without a word, while training with one learning rate."""
 
-    def __init__(self, lr: float) -> None:
-        self.lr = lr
+    def __init__(self, lr: float, rank: int, exit_code: int | None = None) -> None:
+        self.lr, self.rank, self.exit_code = lr, rank, exit_code
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        if trainer.global_rank == 0 and trainer.optimizers[0].defaults["lr"] == self.lr:
+        if trainer.global_rank == self.rank and trainer.optimizers[0].defaults["lr"] == self.lr:
+            if self.exit_code is not None:
+                os._exit(self.exit_code)
             raise RuntimeError("boom")
+
+
+class Diary(Callback):
+    """Note on each device which epochs begin, and in which process.
+
+    The environment variable ``PAUSE_S`` makes it slow enough to be watched.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        restarts = os.environ.get("SLURM_RESTART_COUNT", 0)
+        facts = (trainer.current_epoch, trainer.global_rank, os.getpid(), restarts)
+        with self.path.open("a") as file:
+            file.write(" ".join(map(str, facts)) + "\n")
+        time.sleep(float(os.environ.get("PAUSE_S", 0)))
 
 
 class Marker(Callback):

@@ -1,6 +1,5 @@
-"""Console behaviour: exit codes, messages, sweeps, DDP."""
+"""Console behaviour: exit codes, messages, sweeps."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -84,25 +83,6 @@ def test_seven_combinations(msa: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sweep_over_two_ranks_trains_one_config_on_both(msa: Command, tmp_path: Path) -> None:
-    spy = "+callbacks.spy={_target_:tests.smoke.spy.Spy,folder:spy,run:'${paths.name}'}"
-    (tmp_path / "spy").mkdir()
-    done = msa("train", "-m", *QUICK, "trainer=ddp_cpu", "optimizer.lr=0.001,0.01", spy)
-    assert done.returncode == 0, done.stderr
-    facts = [json.loads(path.read_text()) for path in (tmp_path / "spy").iterdir()]
-    assert len(facts) == 4
-    for lr in (0.001, 0.01):
-        first, second = sorted((f for f in facts if f["lr"] == lr), key=lambda f: f["rank"])
-        assert (first["rank"], second["rank"]) == (0, 1)
-        assert first["world_size"] == 2
-        for key in ("run", "weights"):
-            assert first[key] == second[key]
-    runs = list(tmp_path.glob("runs/demo/*"))
-    assert {run.name for run in runs} == {f["run"] for f in facts}
-    assert all((run / "metrics.json").exists() for run in runs)
-
-
-@pytest.mark.slow
 def test_every_job_of_a_sweep_is_a_run_of_its_own_for_wandb(msa: Command, tmp_path: Path) -> None:
     offline = ("logger=wandb", "logger.wandb.offline=true")
     done = msa("train", "-m", *QUICK, *offline, "seed=0,1")
@@ -119,16 +99,6 @@ def test_every_job_of_a_sweep_is_a_run_of_its_own_for_wandb(msa: Command, tmp_pa
 def test_tensorboard(msa: Command, tmp_path: Path) -> None:
     assert msa("train", *QUICK, "logger=tensorboard").returncode == 0
     assert list(tmp_path.glob("runs/demo/*/tensorboard/events.out.tfevents.*"))
-
-
-@pytest.mark.slow
-def test_failing_rank_does_not_end_the_sweep(msa: Command, tmp_path: Path) -> None:
-    bomb = "+callbacks.bomb={_target_:tests.smoke.spy.Bomb,lr:0.001}"
-    done = msa("train", "-m", *QUICK, "trainer=ddp_cpu", "optimizer.lr=0.001,0.01", bomb)
-    assert done.returncode == 1
-    assert "boom" in done.stderr
-    [finished] = tmp_path.glob("runs/demo/*/metrics.json")
-    assert "lr: 0.01\n" in (finished.parent / "config.yaml").read_text()
 
 
 @pytest.mark.slow

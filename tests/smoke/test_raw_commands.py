@@ -71,6 +71,17 @@ def test_extract_train_and_predict_with_odd_paths(
         corpus.with_name("gone").rename(corpus)
 
 
+@pytest.mark.slow
+def test_jobs_of_the_joblib_launcher_extract_in_processes(
+    msa: Command, corpus: Path, tmp_path: Path
+) -> None:
+    data = ["data=mosi", *chosen(corpus), *source(corpus, "data.source"), "data.batch_size=4"]
+    data += ["data.extraction.max_failed=0.1", "data.extraction.workers=1"]
+    done = msa("train", "-m", *data, "seed=0,1", "trainer.max_epochs=1", "hydra/launcher=joblib")
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("runs/mosi/*/metrics.json"))) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

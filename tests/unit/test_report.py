@@ -1,5 +1,7 @@
 """``msa-report`` from the command line, on fabricated run folders."""
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +32,7 @@ def report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Report:
     monkeypatch.setenv("COLUMNS", "100")
 
     def call(*arguments: str) -> int:
-        fixed = ["msa-report", f"runs={tmp_path / 'runs'}", "resamples=200"]
+        fixed = ["msa-report", f"runs={tmp_path / 'runs'}", "resamples=200", "html=false"]
         monkeypatch.setattr(sys, "argv", [*fixed, *arguments])
         try:
             main()
@@ -55,9 +57,42 @@ def test_results_and_table(runs: Runs, report: Report, capsys: pytest.CaptureFix
     assert "corrected for the 4 comparisons" in text
     assert "Fewer than five seeds: text (3), text+audio (3)." in text
     assert "nan" not in text
+    files = sorted(path.name for path in Path("some/where").iterdir())
+    assert files == ["results.csv", "table.csv", "table.md", "table.tex"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "wrote some/where/results.csv and some/where/table.md"
     assert max(map(len, lines)) <= 100
+
+
+def test_page_and_tables_beside_it(
+    runs: Runs, report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("said.csv").write_text("id,text\nvideo_0_0,A FINE <FILM>\n")
+    assert report("html=true", "out=out", "metrics=[test/mae]", "transcripts=said.csv") == 0
+    page = Path("out/report.html").read_text()
+    for text in tables_of(Path("out/table.md").read_text()):
+        assert text in page
+    assert "A FINE &lt;FILM&gt;" in page
+    assert "report.html" in capsys.readouterr().out
+    summary = pd.read_csv("out/table.csv")
+    assert summary["group"].tolist() == ["text", "text+audio", "mean predictor"]
+    assert summary["low"].lt(summary["mean"]).all()
+    latex = Path("out/table.tex").read_text()
+    assert "test/mae" in latex
+    assert latex.count("$\\pm$") == 2
+    written = {path.name for path in Path("out").rglob("*") if path.is_file()}
+    figures = {f"{name}.{e}" for name in FIGURES for e in ("svg", "png")}
+    tables = {"results.csv", "table.md", "table.csv", "table.tex", "clips_sentiment.csv"}
+    assert written == {"report.html"} | tables | figures
+
+
+FIGURES = ("results", "fit_sentiment", "confusion_sentiment")  # the fabricated have no history
+
+
+def tables_of(markdown: str) -> list[str]:
+    """Names and numbers of the first table."""
+    rows = [line.strip("| ").split(" | ") for line in markdown.splitlines() if line[:1] == "|"]
+    return [word for row in rows[2:] for cell in row for word in cell.split(" [")[:1]]
 
 
 def test_the_report_is_reproducible_but_for_its_seed(runs: Runs, report: Report) -> None:
@@ -119,6 +154,46 @@ def test_expected_results_are_met_or_the_exit_code_is_1(
     assert "missing: text seed 7" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_five_hundred_runs(make_run: MakeRun, report: Report) -> None:
+    first = make_run("first", "modalities=text")
+    config, frame = (first / "config.yaml").read_text(), pd.read_parquet(first / PREDICTIONS)
+    metrics = json.loads((first / "metrics.json").read_text())
+    for number in range(500):
+        folder = shutil.copytree(first, first.with_name(f"run-{number}"))
+        lr, seed = (number // 5 + 1) / 1000, number % 5
+        text = config.replace("lr: 0.0008", f"lr: {lr}").replace("seed: 0", f"seed: {seed}")
+        (folder / "config.yaml").write_text(text)
+        scale = 1 - number / 1000
+        scaled = frame.assign(prediction=(frame["prediction"] * scale).astype("float32"))
+        scaled.to_parquet(folder / PREDICTIONS, index=False)
+        error = (scaled["prediction"] - scaled["label"]).abs()
+        for split in ("train", "test"):
+            metrics[split]["mae"] = float(error[scaled["split"] == split].mean())
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        history = pd.DataFrame({"train/loss": [2.0, 1.0 + number / 500]})
+        history.to_csv(folder / "history.csv", index_label="epoch")
+    shutil.rmtree(first)
+    (folder / "metrics.json").unlink()
+
+    assert report("html=true", "out=out", "resamples=100", "metrics=[train/mae,test/mae]") == 0
+    page = Path("out/report.html")
+    text = page.read_text()
+    assert page.stat().st_size < 10e6
+    assert "499 runs in 100 groups" in text
+    assert "Of 100 groups the first 8 are shown here." in text
+    assert "optimizer.lr=0.1: no run of seed 4" in text
+    assert f'<td class="wide">{folder}</td>' in text
+    assert "no interval of test/mae" not in text
+    assert len(pd.read_csv("out/results.csv")) == 499
+    groups = pd.read_csv("out/table.csv")["group"].unique().tolist()
+    names = [f"optimizer.lr={(i + 1) / 1000}" for i in range(100)]
+    assert groups == [*names, "mean predictor"]
+
+
+PREDICTIONS = "predictions.parquet"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -131,6 +206,8 @@ def test_expected_results_are_met_or_the_exit_code_is_1(
         (["reference=visual"], "reference: no group 'visual'; there are ['text+audio+visual']"),
         (["resample=word"], "resample: 'word' is neither video nor clip"),
         (["resamples=99"], "resamples: 99 found"),
+        (["groups=0"], "groups, clips: 0 and 1000 found"),
+        (["html=true", "transcripts=nothing.csv"], "nothing.csv cannot be read"),
         (["expect=nothing.csv"], "nothing.csv: no such file"),
         (["expect=runs/run/config.yaml"], "config.yaml"),
         (["out=runs/run/config.yaml"], "is a file; give a folder"),

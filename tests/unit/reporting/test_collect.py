@@ -66,6 +66,17 @@ def test_group_names_what_differs(
     assert collect(str(folder.parent)).groups == groups
 
 
+def test_transfer_runs_beside_trained_ones(make_run: MakeRun) -> None:
+    for method, share in (("task", 1.0), ("random", 1.0), ("task", 0.1)):
+        with (make_run(f"{method}-{share}") / "config.yaml").open("a") as config:
+            config.write(f"method: {method}\nshare: {share}\nbase: b-seed0-0123abcd\n")
+    folder = make_run("trained", "modalities=text")
+    runs = collect(str(folder.parent))
+    assert runs.groups == ["text", "random", "task, share=0.1", "task"]
+    assert runs.settings.loc["task, share=0.1", "share"] == 0.1
+    assert runs.settings.loc["text", "method"] is None
+
+
 def test_unusable_folders_are_listed_with_the_reason(make_run: MakeRun) -> None:
     good = make_run("good")
     broken = {

@@ -106,6 +106,29 @@ def test_cells_and_markdown() -> None:
     ]
 
 
+def test_latex_escapes_names() -> None:
+    index = pd.Index(["50 % & a_b"], name="group")
+    text = tables.latex(pd.DataFrame({"test/acc2_has0": ["0.5 ± 0.1 [0.4, 0.6]"]}, index))
+    assert "group & test/acc2\\_has0 \\\\" in text
+    assert "50 \\% \\& a\\_b & 0.5 $\\pm$ 0.1 [0.4, 0.6] \\\\" in text
+    assert "\\toprule" in text
+
+
+def test_groups_on_the_same_clips_share_the_mean_predictor(runs: Runs) -> None:
+    _, baselines, _ = bootstrap(runs)
+    assert baselines["text", "test/mae"] is baselines["text+audio", "test/mae"]
+    path = runs.loaded[-1].dir / "predictions.parquet"
+    stored = pd.read_parquet(path)
+    train = stored["split"] == "train"
+    for run in runs.of("text+audio"):
+        frame = pd.read_parquet(run.dir / path.name)
+        frame.loc[train, "label"] += 1
+        frame.to_parquet(run.dir / path.name)
+    _, changed, _ = bootstrap(runs)
+    assert changed["text", "test/mae"].seeds == baselines["text", "test/mae"].seeds
+    assert changed["text+audio", "test/mae"].seeds != baselines["text", "test/mae"].seeds
+
+
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_terminal_tables_fit_and_show_every_metric(runs: Runs, width: int) -> None:
     wanted = [*METRICS, "test/acc2_has0", "test/f1_has0", "test/acc7"]

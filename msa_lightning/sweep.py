@@ -1,0 +1,121 @@
+"""Jobs of a sweep that failed: each leaves a note, and the sweep lists them when it ends.
+
+Hydra itself reports the first failed job only, and none of an adaptive search.
+"""
+
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+from uuid import uuid4
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.errors import CompactHydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from msa_lightning.errors import USER_ERRORS, JobError
+
+_NOTE = "failed.json"
+_begun: list["Sweep"] = []
+
+
+class FailedJobError(CompactHydraException):
+    """A job of a sweep failed; Hydra prints the message without a traceback.
+
+    Unlike the error that it stands for, it can be sent to another process whatever that one holds.
+    """
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a job leaves behind that did not come to its end.
+
+    Attributes:
+        job: Its number in the sweep.
+        overrides: What it was asked for.
+        reason: Why.
+        code: Exit code that it stands for; 2 if the user's input is at fault.
+    """
+
+    job: int
+    overrides: list[str]
+    reason: str
+    code: int
+
+    def write(self, folder: Path) -> None:
+        """Leave the note in the folder that Hydra keeps for the job."""
+        temporary = folder / f".{uuid4().hex}.tmp"  # a job may be several processes
+        temporary.write_text(json.dumps(asdict(self)))
+        temporary.replace(folder / _NOTE)
+
+
+class Sweep(Callback):
+    """Remember where the jobs of the sweep that this process begins leave their notes."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Keep the sweep's folder, and the overrides as they were given."""
+        self.path = Path(config.hydra.sweep.dir)
+        self.overrides = list(config.hydra.overrides.task)
+        _begun.append(self)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let go of a job's configuration, which Hydra would keep until the sweep's end."""
+        job_return.cfg = job_return.hydra_cfg = None
+
+
+def under_way() -> bool:
+    """Whether this is a job of a sweep."""
+    return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def run(main: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
+    """Run a job of a sweep, with a note in its folder until it has ended well.
+
+    Returns:
+        What the job returns, but None for NaN: Optuna's sweeper breaks off at NaN, and takes None
+        for a trial without a result.
+
+    Raises:
+        FailedJobError: If the job fails; Hydra carries on with the others.
+    """
+    hydra = HydraConfig.get()
+    folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    note = Failed(hydra.job.num, overrides, "no result: killed, or still running", code=1)
+    note.write(folder)
+    try:
+        value = main(cfg)
+    except Exception as error:
+        if isinstance(error, (*USER_ERRORS, JobError)):
+            reason = str(error)
+            print(f"error: {reason}", file=sys.stderr)
+        else:
+            reason = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        replace(note, reason=reason, code=2 if isinstance(error, USER_ERRORS) else 1).write(folder)
+        raise FailedJobError(reason) from None
+    (folder / _NOTE).unlink(missing_ok=True)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def failed_jobs() -> tuple[list[Failed], str]:
+    """The failed jobs of the sweep that this process began, and the list of them for people."""
+    if not _begun:
+        return [], ""
+    sweep = _begun.pop()
+    notes = (json.loads(path.read_text()) for path in sweep.path.glob(f"*/{_NOTE}"))
+    failed = sorted((Failed(**note) for note in notes), key=lambda f: f.job)
+    jobs = len(list(sweep.path.glob("[0-9]*")))
+    lines = [f"{len(failed)} of {jobs} jobs failed:"]
+    for job in failed:
+        own = [override for override in job.overrides if override not in sweep.overrides]
+        lines += [f"  #{job.job}  {'  '.join(own)}", indent(job.reason, " " * 6)]
+    lines.append("The same command runs them again, and skips what has finished.")
+    return failed, "\n".join(lines)
