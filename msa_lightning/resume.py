@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from msa_lightning.history import HistoryLogger
 from msa_lightning.slurm import leave_ending_to_slurm
 
 
@@ -30,7 +31,15 @@ class ExactResume(Checkpoint):
         self._pending: list[dict[str, Any]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save; Lightning calls checkpoint callbacks after everything else of the epoch."""
+        """Save; Lightning calls checkpoint callbacks after everything else of the epoch.
+
+        Lightning logs the epoch only after that. A run killed in between would go on with the next
+        epoch and have none of this one's metrics in its history; so they are put there first.
+        """
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        for logger in trainer.loggers:
+            if isinstance(logger, HistoryLogger):
+                logger.log_metrics(metrics | {"epoch": trainer.current_epoch})
         trainer.save_checkpoint(self.path)
 
     def state_dict(self) -> dict[str, Any]:

@@ -221,27 +221,25 @@ def sentence(comparison: pd.Series) -> str:
 def conclusions(comparisons: pd.DataFrame) -> Iterator[str]:
     """Which groups are better than the mean predictor, metric by metric, and which are not.
 
-    A group is better if the paired interval of its difference excludes 0; the intervals hold at
-    95 % for all comparisons together.
+    A group is better, it "works", if the paired interval of its gain excludes 0. The intervals hold
+    at 95 % for all comparisons together. Metrics that the mean predictor does not have (the
+    correlation of a constant) are left out.
     """
-    of_mean = comparisons[comparisons["reference"] == MEAN_PREDICTOR]
-    for metric, rows in of_mean.groupby("metric", sort=False):
+    tested = comparisons[(comparisons["reference"] == MEAN_PREDICTOR) & comparisons["p"].notna()]
+    for metric, rows in tested.groupby("metric", sort=False):
         sign = -1 if lower_is_better(str(metric)) else 1
-        gain = rows.assign(
-            gain=sign * rows["difference"],
-            least=(sign * rows[["low_holm", "high_holm"]]).min(axis=1, skipna=False),
-            most=(sign * rows[["low_holm", "high_holm"]]).max(axis=1, skipna=False),
-        ).sort_values("gain", ascending=False)
-        yield f"{metric} against the mean predictor, gain [95 % interval, Holm over all comparisons]:"
-        for title, some in (
-            ("works", gain[gain["least"] > 0]),
-            ("no evidence", gain[~(gain["least"] > 0) & ~(gain["most"] < 0)]),
-            ("worse", gain[gain["most"] < 0]),
+        ends = (sign * rows[["low_holm", "high_holm"]]).to_numpy()
+        gains = rows[["group"]].assign(gain=sign * rows["difference"])
+        gains[["least", "most"]] = np.sort(ends, axis=1)
+        yield f"Gain in {metric} over the mean predictor [95 % for all comparisons together, Holm]:"
+        for verdict_, chosen in (
+            ("works", gains["least"] > 0),
+            ("no evidence", (gains["least"] <= 0) & (gains["most"] >= 0)),
+            ("worse", gains["most"] < 0),
         ):
-            for _, row in some.iterrows():
-                interval = f"[{row['least']:.3f}, {row['most']:.3f}]"
-                shown = "undefined" if np.isnan(row["gain"]) else f"{row['gain']:.3f} {interval}"
-                yield f"  {title:11}  {row['group']}: {shown}"
+            for _, g in gains[chosen].sort_values("gain", ascending=False).iterrows():
+                interval = f"[{g['least']:.3f}, {g['most']:.3f}]"
+                yield f"  {verdict_:11}  {g['group']}: {g['gain']:.3f} {interval}"
 
 
 def p_value(p: float) -> str:

@@ -9,10 +9,12 @@ import h5py
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from pytorch_lightning import Trainer
 
 from msa_lightning.errors import ConfigError, DataError
 from msa_lightning.evaluate import evaluate
 from msa_lightning.modules.fusion import FusionModule
+from msa_lightning.resume import ExactResume
 from msa_lightning.run import load_run, run_context
 from msa_lightning.train import train
 
@@ -161,6 +163,25 @@ def test_resume_equals_uninterrupted(
     assert_equal_weights(weights(whole.dir, "best"), weights(cut.dir, "best"))
     assert whole.history.equals(cut.history)
     assert whole.metrics == cut.metrics
+
+
+def test_a_run_killed_right_after_its_checkpoint_keeps_the_epoch_in_its_history(
+    train_demo: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_demo("whole")
+    original = ExactResume.on_train_epoch_end
+
+    def stop(self: ExactResume, trainer: Trainer, module: FusionModule) -> None:
+        original(self, trainer, module)
+        if trainer.current_epoch == 1:
+            raise _StopError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ExactResume, "on_train_epoch_end", stop)
+        with pytest.raises(_StopError):
+            train_demo("cut")
+    cut = train_demo("cut")
+    assert whole.history.equals(cut.history[whole.history.columns])
 
 
 def test_resume_in_a_moved_folder_keeps_the_best_epoch(

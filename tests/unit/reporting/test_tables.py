@@ -166,6 +166,43 @@ def test_comparisons_are_with_the_reference_and_the_mean_predictor(runs: Runs) -
     assert "undefined, not tested" in tables.sentence(comparisons.iloc[3])
 
 
+def test_a_group_works_where_the_corrected_interval_of_its_gain_excludes_0() -> None:
+    def row(group: str, metric: str, low: float, high: float) -> dict[str, object]:
+        return {
+            **{"group": group, "reference": "mean predictor", "metric": metric, "p": 0.5},
+            **{"difference": (low + high) / 2, "low_holm": low, "high_holm": high},
+        }
+
+    rows = [
+        row("a", "test/mae", -0.3, -0.1),
+        row("b", "test/mae", -0.3, 0.1),
+        row("c", "test/mae", 0.1, 0.3),
+        row("d", "test/mae", -0.5, -0.3),
+        row("a", "test/acc7", 0.1, 0.3),
+        row("a", "test/corr", np.nan, np.nan) | {"p": np.nan},
+        row("a", "test/mae", -0.3, -0.1) | {"reference": "text"},
+    ]
+    lines = list(tables.conclusions(pd.DataFrame(rows)))
+    assert [" ".join(line.split()) for line in lines if line[0] == " "] == [
+        "works d: 0.400 [0.300, 0.500]",
+        "works a: 0.200 [0.100, 0.300]",
+        "no evidence b: 0.100 [-0.100, 0.300]",
+        "worse c: -0.200 [-0.300, -0.100]",
+        "works a: 0.200 [0.100, 0.300]",
+    ]
+    assert [line.split()[2] for line in lines if line[0] != " "] == ["test/mae", "test/acc7"]
+
+
+def test_corrected_intervals_agree_with_corrected_p(runs: Runs) -> None:
+    groups, baselines, _ = bootstrap(runs)
+    comparisons, _ = tables.compare(groups, baselines, METRICS[2:], "text")
+    tested = comparisons[comparisons["p"].notna()]
+    excluded = (tested["low_holm"] > 0) | (tested["high_holm"] < 0)
+    assert excluded.tolist() == (tested["p_holm"] < 0.05).tolist()
+    assert (tested["low_holm"] <= tested["low"]).all()
+    assert comparisons["low_holm"].isna().tolist() == comparisons["p"].isna().tolist()
+
+
 def test_groups_of_different_clips_are_not_compared(runs: Runs) -> None:
     for run in runs.of("text+audio"):
         path = run.dir / "predictions.parquet"
