@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from msa_lightning.run import LoadedRun, Run
 
 
+_STEPS = 16  # of the optimizer for one of Lightning's loop
+
+
 @command("adapt")
 def main(cfg: DictConfig) -> float:
     """Train, write the run folder; return the last training loss."""
@@ -57,7 +60,9 @@ def adapt(run: "Run") -> float:
     generator = torch.Generator().manual_seed(cfg.seed)
     known = counterparts(base, cfg.data, datamodule, m)
     material = gather(cfg, base, datamodule, known, generator)
-    loader = batch_loader(material.source, cfg.data.batch_size, cfg.seed, **datamodule.loading)
+    loader = batch_loader(
+        material.source, cfg.data.batch_size, cfg.seed, **datamodule.loading, group=_STEPS
+    )
     torch.manual_seed(cfg.seed)  # however many random numbers the reading of data took
     module = _module(cfg, base, material, generator)
     trainer = instantiate(
@@ -69,6 +74,11 @@ def adapt(run: "Run") -> float:
         raise ConfigError(
             "trainer: an adapter is trained on one device in full precision; set trainer.devices=1 "
             "trainer.num_nodes=1 trainer.precision=32-true"
+        )
+    if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
+        raise ConfigError(
+            "trainer: an adapter takes a step for each batch, without clipping; set "
+            "trainer.gradient_clip_val=null trainer.accumulate_grad_batches=1"
         )
 
     # Nothing is written before this point.

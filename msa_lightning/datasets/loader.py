@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
+from torch.utils.data import BatchSampler as Groups
 from torch.utils.data import DataLoader, Sampler
 
-from msa_lightning.batch import Batch
 from msa_lightning.datasets.clips import SequenceDataset, VectorDataset
 from msa_lightning.errors import ConfigError
 
@@ -71,7 +72,8 @@ def batch_loader(
     *,
     num_workers: int,
     pin_memory: bool,
-) -> DataLoader[Batch]:
+    group: int | None = None,
+) -> DataLoader[Any]:
     """A DataLoader that asks the dataset for whole batches.
 
     It draws worker seeds from a generator of its own, so that making an iterator does not advance
@@ -84,13 +86,17 @@ def batch_loader(
         trainer: Shares the clips out over its devices; without one, this process sees them all.
         num_workers: Processes that load.
         pin_memory: Copy batches to page-locked memory.
+        group: Give lists of so many batches.
     """
     rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
     sampler = BatchSampler(len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size)
+    groups: dict[str, Any] = {"batch_size": None, "sampler": sampler}
+    if group:
+        several: Any = sampler  # annotated for samplers of single indices, but takes any
+        groups = {"batch_sampler": Groups(several, group, drop_last=False), "collate_fn": list}
     return DataLoader(
         dataset,
-        batch_size=None,
-        sampler=sampler,
+        **groups,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,

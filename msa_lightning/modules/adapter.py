@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -61,6 +62,7 @@ class AdapterModule(LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.net = Composed(base=base, adapters={modality: adapter}, base_dims=base_dims)
         self.modality, self.objective, self.optimizer = modality, objective, optimizer
         self.weights, self.distances, self.pairing = weights, distances, pairing
@@ -76,7 +78,22 @@ class AdapterModule(LightningModule):
         # both, a clip's place and its random target would come from the same random number
         self.generator.manual_seed(self.seed * 100_003 + self.current_epoch + 50_000)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batches: Sequence[Batch], batch_idx: int) -> None:
+        """One step of the optimizer for each of several batches.
+
+        A step takes a millisecond or two, and Lightning's loop half of one: it is gone through once
+        for several steps.
+        """
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        for batch in batches:
+            loss = self._loss(batch)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            self._losses.append(loss.detach())
+
+    def _loss(self, batch: Batch) -> Tensor:
         """Sum of the weighted terms of one batch."""
         features = self.net.adapt(batch)
         adapted = features[self.modality][:, 0]
@@ -94,9 +111,7 @@ class AdapterModule(LightningModule):
             output = self.net.predict(batch, features)
             task = torch.stack(list(self.objective.losses(output, batch.targets).values())).sum()
             losses.append(self.weights["task"] * task)
-        loss = torch.stack(losses).sum()
-        self._losses.append(loss.detach())
-        return loss
+        return torch.stack(losses).sum()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss."""

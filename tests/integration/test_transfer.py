@@ -212,14 +212,14 @@ def test_an_adapter_does_not_depend_on_what_was_in_the_cache(
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    original = AdapterModule.training_step
+    original = AdapterModule._loss
 
-    def step(module: AdapterModule, batch: Any, batch_idx: int) -> torch.Tensor:
-        if (module.current_epoch, batch_idx) == (epoch, 1):
+    def second_step_fails(module: AdapterModule, batch: Any) -> torch.Tensor:
+        if module.current_epoch == epoch and module._losses:
             raise InterruptedError
-        return original(module, batch, batch_idx)
+        return original(module, batch)
 
-    monkeypatch.setattr(AdapterModule, "training_step", step)
+    monkeypatch.setattr(AdapterModule, "_loss", second_step_fails)
 
 
 @pytest.mark.parametrize("pairing", ["random", "centroid"])
@@ -451,9 +451,11 @@ def copy_base(bench: Bench, tmp_path: Path) -> Path:
         (["share=1.5"], "share: 1.5 is not above 0 and at most 1"),
         (["control=random"], "control: 'random' is not untrained or shuffled"),
         (["alignment.mse=0"], "every weight is 0"),
-        (["data.targets.sentiment.range=[-4,4]"], r"range: \[-4, 4\], but .* trained on \[-3, 3\]"),
+        (["data.targets.sentiment.range=[-4,4]"], r"in \[-4.0, 4.0\], but .* in \[-3.0, 3.0\]"),
         (["data.aggregate=sequence"], "data.aggregate=mean"),
         (["trainer.precision=bf16-mixed"], "full precision"),
+        (["trainer.gradient_clip_val=0.5"], "without clipping"),
+        (["trainer.accumulate_grad_batches=2"], "a step for each batch"),
     ],
 )
 def test_bad_settings(bench: Bench, tmp_path: Path, overrides: list[str], message: str) -> None:
