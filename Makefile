@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: setup demo test test-all lint format reproduce-mosi_modalities \
-        reproduce-audio_transfer clean
+        reproduce-text_transfer reproduce-audio_transfer clean
 
 setup: $(STAMP)
 
@@ -49,6 +49,17 @@ reproduce-mosi_modalities: $(STAMP)
 	$(BIN)/msa-evaluate 'run=runs/mosi_modalities/*'
 	$(BIN)/msa-report 'runs=runs/mosi_modalities/*' out=runs/mosi_modalities.report \
 	    expect=experiments/mosi_modalities/results.csv tolerance=0.02
+
+# Trains 90 transfers from MOSEI's to MOSI's transcripts (MSA_DATA), as above.
+TEXT_TRANSFER := msa-transfer -m experiment=text_transfer seed=0,1,2,3,4 hydra/launcher=joblib
+
+reproduce-text_transfer: $(STAMP)
+	$(BIN)/msa-doctor fetch=glove_6b_50d > /dev/null
+	$(BIN)/$(TEXT_TRANSFER) 'method=glob(*)'
+	$(BIN)/$(TEXT_TRANSFER) method=task share=0.1,0.25,0.5
+	$(BIN)/msa-report 'runs=runs/text_transfer/*' out=runs/text_transfer.report \
+	    'metrics=[test/mae,test/corr,test/acc2_non0,test/f1_non0,test/acc7]' reference=direct \
+	    groups=18 expect=experiments/text_transfer/results.csv tolerance=0.05
 
 # Trains 75 transfers between RAVDESS's actors (MSA_DATA) and compares them with the committed results.
 reproduce-audio_transfer: $(STAMP)

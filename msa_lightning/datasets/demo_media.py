@@ -12,9 +12,9 @@ Speakers differ in voice, loudness, place and width of the face, light and mirro
 z, rated by three people in steps of 1/3. The face is scikit-image's ``astronaut``: Eileen Collins,
 by NASA, in the public domain.
 
-On unseen videos of a corpus of 24 videos of 5 clips a ridge regression on the means correlates by about .68 from
-text (all-MiniLM-L6-v2), .46 from audio (librosa29), .47 from visual (facemesh65) and .74 from all
-three (mean of eight seeds).
+On unseen videos of a corpus of 24 videos of 5 clips a ridge regression on the means correlates by
+about .68 from text (all-MiniLM-L6-v2), .46 from audio (librosa29), .47 from visual (facemesh65) and
+.74 from all three (mean of eight seeds).
 """
 
 import csv
