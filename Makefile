@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: setup demo test test-all lint format reproduce-mosi_modalities \
-        reproduce-text_transfer reproduce-audio_transfer clean
+        reproduce-text_transfer reproduce-audio_transfer reproduce-mosei_loss_weights clean
 
 setup: $(STAMP)
 
@@ -24,7 +24,7 @@ demo: $(STAMP)
 	$(BIN)/msa-extract source=demo_raw extractor/text=minilm
 	$(BIN)/msa-transfer -m experiment=demo_transfer method=$(DEMO_METHODS) seed=0,1,2,3,4 hydra/launcher=joblib
 	$(BIN)/msa-predict "run=$$(ls -td runs/demo_transfer/method-task-seed0-* | head -n 1)" \
-	    input=prepared/demo_raw/Raw/Video/Segmented/demo_0003_1.mp4 text='it was great'
+	    input=prepared/demo_raw/Raw/Video/Segmented/raw_0003_1.mp4 text='it was great'
 	$(BIN)/msa-report 'runs=runs/demo_transfer/*' out=runs/demo_transfer.report 'compare=[test/mae]' \
 	    'metrics=[test/mae,test/corr,test/acc2_non0]' groups=10
 
@@ -60,6 +60,15 @@ reproduce-text_transfer: $(STAMP)
 	$(BIN)/msa-report 'runs=runs/text_transfer/*' out=runs/text_transfer.report \
 	    'metrics=[test/mae,test/corr,test/acc2_non0,test/f1_non0,test/acc7]' reference=direct \
 	    groups=18 expect=experiments/text_transfer/results.csv tolerance=0.05
+
+# Trains 30 runs on CMU-MOSEI's transcripts (MSA_DATA), as above.
+reproduce-mosei_loss_weights: $(STAMP)
+	$(BIN)/msa-doctor fetch=glove_6b_50d > /dev/null
+	$(BIN)/msa-train experiment=mosei_loss_weights 'sweep=[loss_weights,seeds]' hydra/launcher=joblib
+	$(BIN)/msa-evaluate 'run=runs/mosei_loss_weights/*'
+	$(BIN)/msa-report 'runs=runs/mosei_loss_weights/*' out=runs/mosei_loss_weights.report \
+	    'metrics=[train/loss,valid/mae,valid/corr,test/mae,test/corr,test/acc2_non0,test/acc7]' \
+	    expect=experiments/mosei_loss_weights/results.csv tolerance=0.02
 
 # Trains 75 transfers between RAVDESS's actors (MSA_DATA) and compares them with the committed results.
 reproduce-audio_transfer: $(STAMP)

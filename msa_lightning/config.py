@@ -135,7 +135,9 @@ def compose(config_name: str, settings: dict[str, Any], paths: DictConfig) -> Di
     Raises:
         ConfigError: If that command would not take them.
     """
-    overrides = [f"{key}={json.dumps(value)}" for key, value in _leaves(settings, "")]
+    overrides = [
+        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _leaves(settings, "")
+    ]
     try:
         cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
     except HydraException as error:
@@ -186,7 +188,7 @@ def _leaves(node: dict[str, Any], key: str) -> Iterator[tuple[str, Any]]:
     """Dotted keys and values of what is no dict itself."""
     for name, child in node.items():
         dotted = f"{key}.{name}" if key else str(name)
-        if isinstance(child, dict):
+        if isinstance(child, dict) and child:
             yield from _leaves(child, dotted)
         else:
             yield dotted, child
@@ -324,7 +326,8 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     content: Any = OmegaConf.to_container(resolve_but_paths(cfg), resolve=False)
     for key in ("paths", "logger", "hydra", "again"):
         content.pop(key, None)
-    content.get("data", {}).pop("extraction", None)  # the extractors themselves stand apart
+    for key in ("extraction", "num_workers", "pin_memory"):  # the extractors stand apart
+        content.get("data", {}).pop(key, None)
     for key in ("devices", "num_nodes", "strategy", "accelerator"):
         content.get("trainer", {}).pop(key, None)
     return content  # type: ignore[no-any-return]

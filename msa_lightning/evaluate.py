@@ -64,7 +64,10 @@ def evaluate(run: "LoadedRun", *, device: str, again: bool) -> dict[str, float]:
     if not stored and OmegaConf.select(run.cfg, "logger.wandb"):
         from msa_lightning.wandb_logger import log_evaluation
 
-        log_evaluation(run)
+        try:
+            log_evaluation(run)
+        except ConfigError as error:  # the result itself is in the run folder
+            log.warning("%s", error)
     return metrics["test"]
 
 

@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> None:
     comparisons, uncompared = tables.compare(scores, baselines, cfg.compare, reference)
     sentences = [tables.sentence(row) for _, row in comparisons.iterrows()]
     tested = comparisons["p"].notna().sum() if sentences else 0
-    clusters = min((score.clusters for score in scores.values()), default=0)
+    clusters = {metric.split("/")[0]: score.clusters for (_, metric), score in scores.items()}
     notes = [*_notes(cfg, runs, tested, clusters), *unscored, *uncompared]
 
     out = Path(cfg.out)
@@ -103,24 +103,27 @@ def _faults(cfg: DictConfig, runs: "Runs", chosen: list[str]) -> Iterator[str]:
         yield f"out: {cfg.out} is a file; give a folder"
 
 
-def _notes(cfg: DictConfig, runs: "Runs", tested: int, clusters: int) -> Iterator[str]:
+def _notes(cfg: DictConfig, runs: "Runs", tested: int, clusters: dict[str, int]) -> Iterator[str]:
     """How to read the table, and what speaks against trusting it."""
     table = runs.table
     unit = "clips" if cfg.resample == "clip" else "videos with all their clips"
+    counted = " and ".join(f"{n} ({split})" for split, n in clusters.items())
+    if len(set(clusters.values())) == 1:
+        counted = str(min(clusters.values()))
     yield "± is the sample standard deviation over n seeds."
     if clusters:
         yield (
             "[ ] is the 95 % interval of the seeds' average over clips: "
-            f"{cfg.resamples} bootstrap resamples of {clusters} {unit}."
+            f"{cfg.resamples} bootstrap resamples of {counted} {unit}."
         )
         if cfg.resample == "clip":
             yield "Clips were resampled as if those of one video were independent."
-        if clusters < 10:
-            yield f"{clusters} {unit} are too few for intervals and tests."
+        if (fewest := min(clusters.values())) < 10:
+            yield f"{fewest} {unit} are too few for intervals and tests."
     if tested:
         yield (
             "Differences are tested over clips and seeds together; p is corrected for the "
-            f"{tested} comparisons tested here (Holm), intervals are not."
+            f"{tested} comparisons tested here (Holm), the intervals of these sentences are not."
         )
     if few := [f"{g} ({n})" for g, n in table["group"].value_counts(sort=False).items() if n < 5]:
         yield f"Fewer than five seeds: {', '.join(few)}."

@@ -36,7 +36,13 @@ class ExactResume(Checkpoint):
         Lightning logs the epoch only after that. A run killed in between would go on with the next
         epoch and have none of this one's metrics in its history; so they are put there first.
         """
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        every = trainer.check_val_every_n_epoch or 1
+        stale = (trainer.current_epoch + 1) % every != 0  # validation metrics of an earlier epoch
+        metrics = {
+            name: value.item()
+            for name, value in trainer.callback_metrics.items()
+            if not (stale and name.startswith("valid/"))
+        }
         for logger in trainer.loggers:
             if isinstance(logger, HistoryLogger):
                 logger.log_metrics(metrics | {"epoch": trainer.current_epoch})

@@ -121,7 +121,7 @@ class Run:
                     f"{self.dir}: holds a run of another configuration ({old}, this one is {new}); "
                     "choose another paths.run"
                 )
-        if self.provenance and not self.cfg.again:
+        if not self.cfg.again and self.provenance:
             check_data(self.dir, data)
 
     def start(self, data: dict[str, Any], devices: dict[str, Any], script: str) -> None:

@@ -93,10 +93,11 @@ def contributions(module: FusionModule, batches: Iterable[Batch]) -> pd.DataFram
 
     Returns:
         A row per clip, target and component with columns id, target, component, score (NaN where
-        every modality is missing), and ``contribution_<modality>`` (NaN where it is missing, or
-        nothing else is there).
+        every modality is missing), and ``contribution_<modality>`` (NaN where it is missing,
+        nothing else is there, or the score is a class, whose number means nothing).
     """
     module.eval()
+    classes = [name for name, target in module.objective.targets.items() if target.decode]
     rows = []
     for batch in batches:
         present = {m: mask.any(1).cpu() for m, mask in batch.masks.items()}
@@ -111,7 +112,7 @@ def contributions(module: FusionModule, batches: Iterable[Batch]) -> pd.DataFram
                 score = float(values[i, k]) if number[i] else math.nan
                 row = {"id": batch.ids[i], "target": name, "component": k, "score": score}
                 for m, others in without.items():
-                    counts = present[m][i] and number[i] > 1
+                    counts = present[m][i] and number[i] > 1 and name not in classes
                     rest = float(others[name][i, k])
                     row[f"contribution_{m}"] = score - rest if counts else math.nan
                 rows.append(row)

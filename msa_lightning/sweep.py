@@ -5,6 +5,7 @@ Hydra itself reports the first failed job only, and none of an adaptive search.
 
 import json
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -89,7 +90,9 @@ def run(main: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
     hydra = HydraConfig.get()
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
     note = Failed(hydra.job.num, overrides, "no result: killed, or still running", code=1)
-    note.write(folder)
+    first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a job on a cluster
+    if first:
+        note.write(folder)
     try:
         value = main(cfg)
     except Exception as error:
@@ -101,7 +104,8 @@ def run(main: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
             traceback.print_exc()
         replace(note, reason=reason, code=2 if isinstance(error, USER_ERRORS) else 1).write(folder)
         raise FailedJobError(reason) from None
-    (folder / _NOTE).unlink(missing_ok=True)
+    if first:
+        (folder / _NOTE).unlink(missing_ok=True)
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -41,7 +41,7 @@ def train(run: "Run") -> float:
         raise ConfigError(f"selection: '{cfg.selection}' is neither validation nor none")
     objective, datamodule = instantiate(cfg.objective), instantiate(cfg.data)
     run.check(datamodule.provenance)
-    if run.metrics and not cfg.again:
+    if not cfg.again and run.metrics:
         return _report(run, objective.monitor, "finished before")
 
     net = instantiate(cfg.model, dims=datamodule.dims, outputs=objective.outputs)

@@ -41,6 +41,7 @@ def transfer(run: "Run") -> dict[str, float]:
         load_given,
         same_scale,
         same_spaces,
+        unseen_test,
     )
     from msa_lightning.adapters.phases import train_adapter, train_directly
     from msa_lightning.adapters.spaces import known_to_base
@@ -65,6 +66,7 @@ def transfer(run: "Run") -> dict[str, float]:
 
     same_scale(base, source)
     data.setup("fit")  # fits the normaliser
+    unseen_test(base, source)
     for adapter in given.values():
         same_spaces(adapter, base, data)
     net = instantiate(resolve(run.stored).model, dims=data.dims, outputs=base.objective.outputs)

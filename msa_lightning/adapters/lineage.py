@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from msa_lightning.adapters.material import videos
 from msa_lightning.datasets.facts import scaled_range
 from msa_lightning.errors import ConfigError, DataError
 from msa_lightning.normalise import Normaliser
@@ -53,6 +54,10 @@ def load_given(cfg: DictConfig) -> dict[str, LoadedRun]:
     given = {m: path for m, path in cfg.adapters.items() if path}
     if cfg.control not in (None, "untrained", "shuffled", "oracle", "direct"):
         raise ConfigError(f"control: '{cfg.control}' is not untrained, shuffled, oracle or direct")
+    if cfg.control == "direct" and cfg.share != 1:
+        raise ConfigError(
+            "share: control=direct trains on all of the source's training clips; leave share out"
+        )
     if cfg.control and given:
         raise ConfigError(
             f"control={cfg.control} is about adapters that are trained here; leave out "
@@ -114,15 +119,35 @@ def same_scale(base: LoadedRun, datamodule: Any) -> None:
                 " with the same target"
             )
         own, wanted = scaled_range(here), scaled_range(there)
-        if own != wanted:
+        if not np.allclose(own, wanted):
             factor = wanted[1] / own[1] if own[1] else 1
             scale = here.get("scale", 1) * factor
             same = np.allclose([x * factor for x in own], wanted)
-            remedy = f"+data.targets.{name}.scale={scale:g}" if same else "bring them to one scale"
+            remedy = f"++data.targets.{name}.scale={scale}" if same else "bring them to one scale"
             raise DataError(
                 f"data.targets.{name}.range: the labels lie in {own}, but {base.dir} was trained on"
                 f" labels in {wanted}; {remedy}"
             )
+
+
+def unseen_test(base: LoadedRun, source: Any) -> None:
+    """Refuse a base run that was trained or selected on videos of the source's test split.
+
+    Raises:
+        DataError: If there are such videos.
+    """
+
+    def of(datamodule: Any, split: str) -> set[str]:
+        clips = datamodule.dataset(split).ids
+        known = videos(datamodule, clips)
+        return {known.get(clip, clip) for clip in clips}
+
+    seen = {video for split in base.datamodule.fit_splits for video in of(base.datamodule, split)}
+    if both := sorted(seen & of(source, "test")):
+        raise DataError(
+            f"{base.dir}: was trained or selected on {len(both)} videos of the source's test "
+            f"split, {both[0]} say; give both the same folds"
+        )
 
 
 def same_spaces(adapter: LoadedRun, base: LoadedRun, datamodule: Any) -> None:

@@ -53,6 +53,7 @@ def train_adapter(run: Run, modality: str) -> LoadedRun:
     there = (f for f in Path(cfg.paths.runs).rglob(ending) if (f / "metrics.json").is_file())
     cfg.paths.run = str(own if run.cfg.again or own.exists() else next(there, own))
     cfg.again = run.cfg.again
+    _take_folder(run)
     with run_context(cfg) as started:
         adapt(started)
     return load_run(started.dir)
@@ -70,8 +71,18 @@ def train_directly(run: Run, base: LoadedRun) -> LoadedRun:
     cfg.data = run.stored.data
     cfg.data.batch_size = batch_size
     cfg.modalities, cfg.seed, cfg.again = run.cfg.modalities, run.cfg.seed, run.cfg.again
+    cfg.init_from = None
+    if "extractor" in run.stored:
+        cfg.extractor = run.stored.extractor
     cfg.paths = run.stored.paths.copy()
     cfg.paths.run = str(run.dir / "direct")
+    _take_folder(run)
     with run_context(cfg) as started:
         train(started)
     return load_run(started.dir)
+
+
+def _take_folder(run: Run) -> None:
+    """Make a folder that of a run, so that the runs inside it do not pass for runs of their own."""
+    run.dir.mkdir(parents=True, exist_ok=True)
+    config.save(run.stored, run.dir / "config.yaml", "msa-transfer")

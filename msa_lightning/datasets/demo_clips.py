@@ -85,7 +85,7 @@ class DemoClip:
 def draw_clips(*, seed: int, videos: int, clips_per_video: int) -> list[DemoClip]:
     """Draw who says what, and what each modality shows."""
     rng = np.random.default_rng(seed)
-    ids = [f"{'-' if i % 9 == 4 else ''}demo_{i:04d}" for i in range(videos)]
+    ids = [f"{'-' if i % 9 == 4 else ''}raw_{i:04d}" for i in range(videos)]
     splits = np.full(videos, "train", dtype=object)
     order = rng.permutation(videos)
     held_out = max(1, round(0.25 * videos)), max(1, round(0.125 * videos))

@@ -40,7 +40,7 @@ from msa_lightning.errors import ConfigError, DataNotFoundError
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # counts up when the same options give other data
+_VERSION = 2  # counts up when the same options give other data
 _SYNTHETIC = "synthetic: msa-lightning demo corpus, made by a program; nobody said this"
 _STAMP, _LABELS, _FOLDS = "demo_media.json", "labels.csv", "standard_folds_video_ids.json"
 

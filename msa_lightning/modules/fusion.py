@@ -86,8 +86,9 @@ class FusionModule(LightningModule):
         scheduler = self.lr_schedulers()
         self.log("lr", self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"])  # type: ignore[union-attr]
         if isinstance(scheduler, ReduceLROnPlateau):
+            every = self.trainer.check_val_every_n_epoch or 1
             monitored = self.trainer.callback_metrics.get(f"valid/{self.objective.monitor}")
-            if monitored is not None:  # not validated in this epoch
+            if monitored is not None and (self.current_epoch + 1) % every == 0:  # validated now
                 scheduler.step(monitored)
         elif scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]

@@ -129,7 +129,10 @@ def collect(pattern: str, splits: Collection[str] = ()) -> Runs:
     for i in order:
         same = first.setdefault((rows[i]["group"], rows[i]["seed"]), i)
         if same != i:
-            left_out[loaded[i].dir] = f"repeats group and seed of {loaded[same].dir}"
+            left_out[loaded[i].dir] = (
+                f"repeats group and seed of {loaded[same].dir}; runs that differ in the seeds of "
+                "their base runs alone need seeds of their own"
+            )
     kept = list(first.values())
     table = pd.DataFrame([rows[i] for i in kept])
     metrics = [column for column in table if "/" in str(column)]

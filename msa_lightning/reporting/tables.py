@@ -225,6 +225,8 @@ def conclusions(comparisons: pd.DataFrame) -> Iterator[str]:
     at 95 % for all comparisons together. Metrics that the mean predictor does not have (the
     correlation of a constant) are left out.
     """
+    if comparisons.empty:
+        return
     tested = comparisons[(comparisons["reference"] == MEAN_PREDICTOR) & comparisons["p"].notna()]
     for metric, rows in tested.groupby("metric", sort=False):
         sign = -1 if lower_is_better(str(metric)) else 1

@@ -9,6 +9,8 @@ import pytest
 
 from msa_lightning.config import instantiate, resolve
 from msa_lightning.datasets.demo_clips import draw_clips
+from msa_lightning.errors import DataNotFoundError
+from msa_lightning.extractors.assets import MINILM, find
 from msa_lightning.reporting import tables
 from msa_lightning.reporting.collect import collect
 from msa_lightning.run import run_context
@@ -40,6 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         resolve(configure("prepare", "source=demo", f"paths.prepared={folder}")).source
     ).prepare()
     fixed = ["experiment=demo", "modalities=text", f"paths.prepared={folder}"]
+    fixed += ["optimizer.weight_decay=0.001"]  # predictions that span the range of the labels
     with run_context(configure("train", *fixed, f"paths.run={folder}/run", *QUIET)) as run:
         train(run)
     return folder / "run"
@@ -49,12 +52,8 @@ def said_to_work(clips: pd.DataFrame, base: Path, folder: Path) -> list[str]:
     """The groups that work, by the last lines of a report on every method."""
     folder.mkdir()
     clips.to_csv(folder / "labels.csv", index=False)
-    words = sorted({word for text in clips["text"] for word in text.lower().split()})
-    one_hot = np.eye(len(words), dtype=int)
-    lines = [f"{w} {' '.join(map(str, row))}\n" for w, row in zip(words, one_hot, strict=True)]
-    (folder.parent / "vectors.txt").write_text("".join(lines))
-    fixed = ["data=mosi_transcripts", "modalities=text", "extractor/text=word_vectors"]
-    fixed += [f"extractor.text.path={folder.parent}/vectors.txt", "data.extraction.workers=0"]
+    fixed = ["data=mosi_transcripts", "modalities=text", "extractor/text=minilm"]
+    fixed += ["data.extraction.workers=0", "extractor.text.device=cpu"]
     fixed += [f"data.source.path={folder}/labels.csv", f"base={base}", "targets=300", *QUIET]
     fixed += [f"paths.{name}={folder.parent / name}" for name in ("prepared", "cache")]
     for method in METHODS:
@@ -73,6 +72,10 @@ def said_to_work(clips: pd.DataFrame, base: Path, folder: Path) -> list[str]:
 def test_the_task_loss_works_with_true_labels_and_nothing_works_with_shuffled_ones(
     clips: pd.DataFrame, base: Path, tmp_path: Path
 ) -> None:
+    try:
+        find(MINILM)
+    except DataNotFoundError as error:
+        pytest.skip(str(error))
     true = said_to_work(clips, base, tmp_path / "true")
     assert "task" in true
     assert not {"random", "untrained", "task_shuffled"} & set(true)

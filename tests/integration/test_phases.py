@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from msa_lightning.adapters.phases import train_base
 from msa_lightning.config import CONF, compose, fingerprint
 from msa_lightning.datasets.clips import VectorDataset
-from msa_lightning.errors import ConfigError
+from msa_lightning.errors import ConfigError, DataError
 from msa_lightning.evaluate import evaluate
 from msa_lightning.run import LoadedRun, load_run, run_context
 from msa_lightning.transfer import transfer
@@ -147,3 +147,18 @@ def test_three_phases_with_one_base_for_every_method(bench: Bench, prepared: Pat
             transfer(run)
     assert len(list((folder / "demo").iterdir())) == 2  # the base and its lock
     assert load_run(folder / "task").cfg.base == load_run(folder / "random").cfg.base
+
+
+def test_direct_takes_no_share_of_the_clips(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="control=direct trains on all"):
+        bench.transfer(tmp_path / "t", "control=direct", "share=0.5")
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_base_that_has_seen_test_videos_of_the_source_is_refused(
+    bench: Bench, tmp_path: Path
+) -> None:
+    other = ("data.split=random_70_15_15", "data.split_seed=1", "modalities=text")
+    with pytest.raises(DataError, match="trained or selected on . videos of the source's test"):
+        bench.transfer(tmp_path / "t", *other)
+    assert not (tmp_path / "t").exists()
