@@ -17,7 +17,6 @@ from zipfile import BadZipFile
 
 import h5py
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from msa_lightning.datasets.hdf5 import write_whole
@@ -197,6 +196,8 @@ def _read(path: Path) -> Iterator[Block]:
 
 
 def _read_asset(folder: Path) -> Iterator[Block]:
+    import pandas as pd  # a command that finds its features in the cache does without
+
     words = pd.read_parquet(folder / "glove_6B_index.parquet")["index"].to_numpy(str)
     return _blocks(words, np.load(folder / "glove_6B_50d_emb.npy").astype(np.float32))
 

@@ -95,6 +95,7 @@ def direct(bench: Bench) -> LoadedRun:
     return bench.transfer(bench.folder / "direct_transfer", "control=direct")
 
 
+@pytest.mark.slow
 def test_direct_trains_the_network_of_the_base_on_the_source(
     bench: Bench, direct: LoadedRun
 ) -> None:
@@ -107,11 +108,13 @@ def test_direct_trains_the_network_of_the_base_on_the_source(
         assert torch.equal(direct.module.net.base.state_dict()[name], x)
 
 
+@pytest.mark.slow
 def test_direct_is_a_run_like_any_other(direct: LoadedRun) -> None:
     stored = direct.metrics["test"]
     assert evaluate(load_run(direct.dir), device="cpu", again=True) == pytest.approx(stored)
 
 
+@pytest.mark.slow
 def test_direct_learns_from_training_clips_alone(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +162,6 @@ def test_a_base_that_has_seen_test_videos_of_the_source_is_refused(
     bench: Bench, tmp_path: Path
 ) -> None:
     other = ("data.split=random_70_15_15", "data.split_seed=1", "modalities=text")
-    with pytest.raises(DataError, match="trained or selected on . videos of the source's test"):
+    with pytest.raises(DataError, match=r"trained or selected on \d videos of the source's test"):
         bench.transfer(tmp_path / "t", *other)
     assert not (tmp_path / "t").exists()

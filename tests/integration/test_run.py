@@ -148,7 +148,9 @@ def _interrupt(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
 SCHEDULE = ("scheduler.patience=0", "trainer.max_epochs=4", "scheduler.factor=0.1")
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 3])
+@pytest.mark.parametrize(
+    "epoch", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_resume_equals_uninterrupted(
     train_demo: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, epoch: int
 ) -> None:
@@ -184,6 +186,7 @@ def test_a_run_killed_right_after_its_checkpoint_keeps_the_epoch_in_its_history(
     assert whole.history.equals(cut.history[whole.history.columns])
 
 
+@pytest.mark.slow
 def test_resume_in_a_moved_folder_keeps_the_best_epoch(
     train_demo: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -210,6 +213,7 @@ def test_resume_after_early_stopping_trains_no_further(train_demo: Train) -> Non
     assert_equal_weights(before, weights(run.dir))
 
 
+@pytest.mark.slow
 def test_resume_without_random_state_differs(
     train_demo: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +275,10 @@ def test_selection_none_keeps_the_last_epoch(train_demo: Train) -> None:
     assert_equal_weights(weights(run.dir), run.module.state_dict())
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize(
+    "precision",
+    ["bf16-mixed", *(pytest.param(p, marks=pytest.mark.slow) for p in ("bf16-true", "64-true"))],
+)
 def test_precision_and_accumulation_are_plain_overrides(train_demo: Train, precision: str) -> None:
     full = train_demo("full", "trainer.accumulate_grad_batches=2")
     other = f"trainer.precision={precision}"

@@ -352,6 +352,7 @@ def test_a_second_transfer_does_nothing(
     assert content(moved.dir) == before
 
 
+@pytest.mark.slow
 def test_again_begins_from_the_start(bench: Bench, tmp_path: Path) -> None:
     first = bench.transfer(tmp_path / "t")
     before = first.metrics
@@ -549,6 +550,7 @@ def test_a_base_that_is_none(bench: Bench, adapters: dict[str, LoadedRun], tmp_p
             job(tmp_path / "a", f"base={tmp_path}/nowhere")
 
 
+@pytest.mark.slow
 def test_weights_that_changed_since(bench: Bench, tmp_path: Path, copy_base: Path) -> None:
     adapter = bench.adapt(tmp_path / "a", f"base={copy_base}")
     given = (f"adapters.text={adapter.dir}", "modalities=text")

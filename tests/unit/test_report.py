@@ -95,6 +95,7 @@ def tables_of(markdown: str) -> list[str]:
     return [word for row in rows[2:] for cell in row for word in cell.split(" [")[:1]]
 
 
+@pytest.mark.slow
 def test_the_report_is_reproducible_but_for_its_seed(runs: Runs, report: Report) -> None:
     chosen = ["metrics=[test/mae]", "compare=[test/mae]"]
     for out, seed in zip("abc", (0, 0, 1), strict=True):

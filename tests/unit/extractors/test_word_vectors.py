@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
 from msa_lightning.config import CONF
 from msa_lightning.errors import DataError, DataNotFoundError
 from msa_lightning.extractors import word_vectors
+from msa_lightning.extractors.assets import GLOVE_6B_50D
 from msa_lightning.extractors.contract import Features, RawClip, Transcript, Unusable
 from msa_lightning.extractors.transcripts import word_times
 from msa_lightning.extractors.word_vectors import WordVectors
@@ -271,3 +273,21 @@ def test_config_looks_among_the_data(tmp_path):
     options = OmegaConf.to_container(cfg)
     assert options.pop("_target_") == "msa_lightning.extractors.word_vectors.WordVectors"
     assert WordVectors(**options).name == "word_vectors"
+
+
+def test_the_pinned_asset_is_found_by_its_name(tmp_path, monkeypatch):
+    folder = tmp_path / "assets" / "glove_6b_50d"
+    folder.mkdir(parents=True)
+    pd.DataFrame({"index": WORDS}).to_parquet(folder / "glove_6B_index.parquet")
+    np.save(folder / "glove_6B_50d_emb.npy", VECTORS)
+    files = {path.name: (path.stat().st_size, "") for path in folder.iterdir()}
+    stamp = {"sha256": GLOVE_6B_50D.sha256, "files": files}
+    (folder / "asset.json").write_text(json.dumps(stamp))
+    monkeypatch.setenv("MSA_ASSETS", str(folder.parent))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    vectors = WordVectors(path="glove_6b_50d", lowercase=True, name="glove_6b_50d")
+    assert len(vectors.columns) == VECTORS.shape[1]
+    for word, vector in zip(WORDS, VECTORS, strict=True):
+        [found] = vectors._look_up(word)
+        np.testing.assert_array_equal(found, vector)
+    assert vectors.identity["file"] == GLOVE_6B_50D.sha256

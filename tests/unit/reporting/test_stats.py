@@ -106,6 +106,7 @@ def test_interval_over_videos_equals_scipy_on_equal_videos() -> None:
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.06 * width)
 
 
+@pytest.mark.slow
 def test_intervals_cover_only_with_whole_videos_and_their_number() -> None:
     """Of 400 corpora of 12 videos with 6 clips each that share their video's error."""
     rng = np.random.default_rng(0)
