@@ -69,6 +69,7 @@ def test_values_keep_their_kind_on_the_way_to_another_command(tmp_path: Path) ->
     assert (cfg.optimizer.lr, cfg.compile) == (1e-3, True)
 
 
+@pytest.mark.slow
 def test_an_adapter_run_with_the_same_settings_is_taken(bench: Bench, tmp_path: Path) -> None:
     runs = f"paths.runs={tmp_path}"
     there = bench.adapt(tmp_path / "mosi" / folder_name(bench, runs), runs)

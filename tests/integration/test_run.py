@@ -245,6 +245,7 @@ def test_evaluate_reads_the_test_split_once(
         evaluate(load_run(run.dir), device="cpu", again=True)
 
 
+@pytest.mark.slow
 def test_initial_weights_come_from_another_run(train_demo: Train) -> None:
     first = train_demo("a")
     second = train_demo("b", f"init_from={first.dir}", "optimizer.lr=0", "trainer.max_epochs=1")

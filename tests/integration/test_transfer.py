@@ -360,6 +360,7 @@ def test_again_begins_from_the_start(bench: Bench, tmp_path: Path) -> None:
     assert bench.transfer(tmp_path / "t", "again=true").metrics == before
 
 
+@pytest.mark.slow
 def test_a_killed_transfer_keeps_the_adapters_it_has_trained(
     bench: Bench, moved: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -529,6 +530,7 @@ def test_labels_on_another_scale_are_mapped_if_that_is_asked_for(
     assert run.metrics["test"] == pytest.approx(moved.metrics["test"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_base_without_checkpoint(bench: Bench, tmp_path: Path, copy_base: Path) -> None:
     last = copy_base / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])

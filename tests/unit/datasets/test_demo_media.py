@@ -129,6 +129,7 @@ def test_a_seed_gives_the_same_bytes(small, tmp_path):
     assert content(tmp_path / "again") == content(small)
 
 
+@pytest.mark.slow
 def test_another_seed_or_size_replaces_the_corpus(tmp_path):
     make_demo_media(tmp_path, **SMALL | {"videos": 7})
     first = content(tmp_path)
@@ -139,6 +140,7 @@ def test_another_seed_or_size_replaces_the_corpus(tmp_path):
     assert all(second[name] != first[name] for name in second if "folds" not in name)
 
 
+@pytest.mark.slow
 def test_is_written_once_and_again_where_it_is_not_complete(small):
     before, files = times(small), content(small)
     make_demo_media(small, **SMALL)
