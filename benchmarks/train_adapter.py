@@ -16,10 +16,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from stopwatch import Stopwatch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,14 +91,6 @@ def plain(setting: Setting, cfg: DictConfig, folder: Path) -> float:
     return time.perf_counter() - began
 
 
-class Timer(pl.Callback):
-    def on_train_start(self, *_: object) -> None:
-        self.began = time.perf_counter()
-
-    def on_train_end(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self.began
-
-
 def ours(setting: Setting, cfg: DictConfig) -> float:
     """Module, callbacks, logger and trainer as ``msa-adapt`` configures them."""
     generator = torch.Generator()
@@ -132,7 +124,7 @@ def ours(setting: Setting, cfg: DictConfig) -> float:
         generator=generator,
         seed=0,
     )
-    timer = Timer()
+    timer = Stopwatch()
     trainer = instantiate(
         cfg.trainer,
         callbacks=[timer, *(instantiate(node) for node in cfg.callbacks.values())],

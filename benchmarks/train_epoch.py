@@ -20,6 +20,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from stopwatch import Stopwatch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -91,14 +92,6 @@ def plain(train: VectorDataset, valid: VectorDataset) -> float:
     return time.perf_counter() - began
 
 
-class Timer(pl.Callback):
-    def on_train_start(self, *_: object) -> None:
-        self.began = time.perf_counter()
-
-    def on_train_end(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self.began
-
-
 class Stock(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +124,7 @@ def stock(train: VectorDataset, valid: VectorDataset) -> float:
         return DataLoader(TensorDataset(*data.features.values(), *data.targets.values()), **how)
 
     order = [i for batch in BatchSampler(TRAIN, BATCH, seed=0) for i in batch]
-    timer = Timer()
+    timer = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_epochs=EPOCHS,
@@ -179,7 +172,7 @@ def ours(train: VectorDataset, valid: VectorDataset) -> float:
             optimizer=instantiate(cfg.optimizer),
             scheduler=instantiate(cfg.scheduler),
         )
-        timer = Timer()
+        timer = Stopwatch()
         trainer = instantiate(
             cfg.trainer,
             callbacks=[timer, *(instantiate(c) for c in cfg.callbacks.values())],

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from msa_lightning.config import instantiate, resolve
+from msa_lightning.datasets.clips import VectorDataset
 from msa_lightning.resume import ExactResume
 from msa_lightning.run import LoadedRun, load_run, run_context
 from msa_lightning.train import train
@@ -52,3 +54,19 @@ def train_demo(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("transfer"))
+
+
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Ids of the clips that any dataset hands out while gradients are recorded."""
+    ids: set[str] = set()
+    original = VectorDataset.__getitem__
+
+    def spy(self: VectorDataset, indices: list[int]) -> Any:
+        batch = original(self, indices)
+        if torch.is_grad_enabled():
+            ids.update(batch.ids)
+        return batch
+
+    monkeypatch.setattr(VectorDataset, "__getitem__", spy)
+    return ids

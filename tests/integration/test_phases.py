@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 
 from msa_lightning.adapters.phases import train_base
 from msa_lightning.config import CONF, compose, fingerprint
-from msa_lightning.datasets.clips import VectorDataset
 from msa_lightning.errors import ConfigError, DataError
 from msa_lightning.evaluate import evaluate
 from msa_lightning.run import LoadedRun, load_run, run_context
@@ -117,18 +116,8 @@ def test_direct_is_a_run_like_any_other(direct: LoadedRun) -> None:
 
 @pytest.mark.slow
 def test_direct_learns_from_training_clips_alone(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, taught: set[str]
 ) -> None:
-    taught: set[str] = set()
-    original = VectorDataset.__getitem__
-
-    def spy(self: VectorDataset, indices: list[int]) -> object:
-        batch = original(self, indices)
-        if torch.is_grad_enabled():
-            taught.update(batch.ids)
-        return batch
-
-    monkeypatch.setattr(VectorDataset, "__getitem__", spy)
     bench.transfer(tmp_path / "t", "control=direct")
     assert taught
     assert not taught & bench.valid_and_test

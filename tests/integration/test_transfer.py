@@ -15,7 +15,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from msa_lightning.adapt import adapt
 from msa_lightning.adapters import spaces
 from msa_lightning.adapters.composed import Composed
-from msa_lightning.datasets.clips import VectorDataset
 from msa_lightning.datasets.loader import BatchSampler
 from msa_lightning.datasets.raw_input import read_input
 from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
@@ -42,22 +41,6 @@ def adapters(bench: Bench) -> dict[str, LoadedRun]:
 def moved(bench: Bench) -> LoadedRun:
     """A transfer run that trained its adapters itself."""
     return bench.transfer(bench.folder / "moved")
-
-
-@pytest.fixture
-def taught(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Ids of the clips that any dataset hands out while gradients are recorded."""
-    ids: set[str] = set()
-    original = VectorDataset.__getitem__
-
-    def spy(self: VectorDataset, indices: list[int]) -> Any:
-        batch = original(self, indices)
-        if torch.is_grad_enabled():
-            ids.update(batch.ids)
-        return batch
-
-    monkeypatch.setattr(VectorDataset, "__getitem__", spy)
-    return ids
 
 
 class Watch(Callback):
