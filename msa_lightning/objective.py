@@ -18,6 +18,14 @@ from msa_lightning.metrics import SplitMetrics
 PairFunction = Callable[[Tensor, Tensor], Tensor]
 
 
+def presence(values: Tensor) -> Tensor:
+    """1 for values above 0 and 0 for others; NaN stays.
+
+    The truth of an emotion that is rated by intensity, and the decoding of its logit.
+    """
+    return torch.where(values.isnan(), values, (values > 0).to(values.dtype))
+
+
 def most_likely(scores: Tensor) -> Tensor:
     """Index of the greatest of K scores, (…, K) to (…): the decoding of a target of classes."""
     return scores.argmax(-1)
@@ -29,12 +37,16 @@ class Target:
 
     Attributes:
         size: K, the width of the prediction.
-        decode: From raw predictions (…, K) to values in the form of the target; None where the
+        decode: From raw predictions (…, K) to values in the form of the truth; None where the
             network's output is the value itself. :func:`most_likely`, say.
+        truth: From the labels of the data to what is to be predicted; None where that is the same.
+        classes: How many there are, if each truth is the index of one; None if it is a number.
     """
 
     size: int
     decode: Callable[[Tensor], Tensor] | None = None
+    truth: Callable[[Tensor], Tensor] | None = None
+    classes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,11 @@ class Objective:
         faults += [
             f"objective.metrics.{t}: not in objective.targets" for t in metrics.keys() - targets
         ]
+        faults += [
+            f"objective.targets.{n}.decode: missing; classes need one, such as most_likely"
+            for n, t in targets.items()
+            if t.classes and not t.decode
+        ]
         faults += [f"objective.metrics: '{n}' stands twice" for n in names if names.count(n) > 1]
         faults += [
             f"objective.{key}: '{n}' is not among the metrics {names} or loss"
@@ -114,7 +131,7 @@ class Objective:
             targets: Per target (B, K) or (B, T, K), NaN where unlabelled.
         """
         used = dict.fromkeys(term.target for term in self.terms.values())
-        rows = {t: labelled(output.predictions[t], targets[t]) for t in used}
+        rows = {t: labelled(output.predictions[t], self.truth(t, targets[t])) for t in used}
         losses = {}
         for name, term in self.terms.items():
             prediction, target = rows[term.target]
@@ -126,8 +143,13 @@ class Objective:
             losses[name] = self.weights[name] * loss.float()
         return losses
 
+    def truth(self, name: str, labels: Tensor) -> Tensor:
+        """What is to be predicted of a target, (…, K'), where the data says `labels`."""
+        truth = self.targets[name].truth
+        return truth(labels) if truth else labels
+
     def decode(self, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Predictions in the form of their targets: (B, K') or (B, T, K')."""
+        """Predictions in the form of their truths: (B, K') or (B, T, K')."""
         decoded = {}
         for name, target in self.targets.items():
             values = raw = predictions[name]
@@ -148,7 +170,9 @@ class Objective:
             target: {n: f for n, f in functions.items() if names is None or n in names}
             for target, functions in self.metrics.items()
         }
-        return {target: SplitMetrics(named) for target, named in chosen.items() if named}
+        raw = {name: torch.zeros(1, target.size) for name, target in self.targets.items()}
+        outputs = {name: values.shape[1] for name, values in self.decode(raw).items()}
+        return {t: SplitMetrics(named, outputs[t]) for t, named in chosen.items() if named}
 
 
 def labelled(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,7 +206,8 @@ class Scores:
         """Add one batch and the losses it gave. It only keeps them: this runs at every step."""
         decoded = self.objective.decode(output.predictions)
         for target, pairs in self._pairs.items():
-            pairs.append((decoded[target].detach(), targets[target]))
+            truth = self.objective.truth(target, targets[target])
+            pairs.append((decoded[target].detach(), truth))
         self._losses.append({name: loss.detach() for name, loss in losses.items()})
         self._sizes.append(len(next(iter(output.predictions.values()))))
 

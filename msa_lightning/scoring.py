@@ -41,7 +41,8 @@ def score(
             if values.ndim != 2:
                 continue  # one value per step: metrics only
             k = values.shape[1]
-            columns = {"label": batch.targets[name], "prediction": values}
+            label = objective.truth(name, batch.targets[name])
+            columns = {"label": label, "prediction": values}
             columns |= {f"prediction_{m}": p[name] for m, p in unimodal.items()}
             tables.append(
                 pd.DataFrame(
@@ -71,11 +72,14 @@ def mean_predictor(objective: Objective, datamodule: Any, split: str) -> dict[st
     )
     predictions = {}
     for name, target in objective.targets.items():
-        if train[name].shape[1] < target.size:  # classes: their frequencies in training, as logits
-            classes = train[name][~train[name].isnan()].long()
+        known = objective.truth(name, train[name])
+        if target.classes is None:
+            constant = known.nanmean(0)
+        elif known.shape[1] < target.size:  # their frequencies in training, as logits
+            classes = known[~known.isnan()].long()
             constant = (torch.bincount(classes, minlength=target.size) / len(classes)).log()
-        else:
-            constant = train[name].nanmean(0)
+        else:  # several that are present or not
+            constant = torch.logit(known.nanmean(0), eps=1e-6)
         predictions[name] = constant.expand(len(truth[name]), -1)
     scores, output = Scores(objective), Output(predictions)
     scores.update(output, truth, objective.losses(output, truth))
@@ -97,7 +101,7 @@ def contributions(module: FusionModule, batches: Iterable[Batch]) -> pd.DataFram
         nothing else is there, or the score is a class, whose number means nothing).
     """
     module.eval()
-    classes = [name for name, target in module.objective.targets.items() if target.decode]
+    classes = [name for name, target in module.objective.targets.items() if target.classes]
     rows = []
     for batch in batches:
         present = {m: mask.any(1).cpu() for m, mask in batch.masks.items()}

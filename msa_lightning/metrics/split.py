@@ -22,9 +22,13 @@ class SplitMetrics(Metric):
     the split. Under DDP every rank gets the metrics of the samples of all ranks, also when some
     ranks saw none; samples that a distributed sampler repeats are counted as often as they come.
 
+    A metric of several values is the mean over them (six emotions have six F1 scores), and NaN where
+    one of them is.
+
     Args:
         functions: Metrics by name, each from prediction and truth, two float32 vectors (N,) without
             NaN, to a 0-d tensor; those of `msa_lightning.metrics.sentiment`, for example.
+        outputs: K, the number of values of a sample.
     """
 
     full_state_update = False
@@ -34,9 +38,11 @@ class SplitMetrics(Metric):
     predictions: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self, functions: dict[str, Callable[[Tensor, Tensor], Tensor]]) -> None:
+    def __init__(
+        self, functions: dict[str, Callable[[Tensor, Tensor], Tensor]], outputs: int = 1
+    ) -> None:
         super().__init__()
-        self.functions = functions
+        self.functions, self.outputs = functions, outputs
         self.add_state("predictions", default=[], dist_reduce_fx="cat")
         self.add_state("targets", default=[], dist_reduce_fx="cat")
 
@@ -44,7 +50,7 @@ class SplitMetrics(Metric):
         """Add a batch.
 
         Args:
-            prediction: Values or decoded class indices, (B,), (B, K) or (B, T, K).
+            prediction: Values or decoded class indices, (B,) if K is 1, (B, K) or (B, T, K).
             target: As many truths in the same order; NaN where unlabelled.
 
         Raises:
@@ -66,17 +72,22 @@ class SplitMetrics(Metric):
         accuracy, although NaN > 0 is false and would give it one.
         """
         prediction, target = _whole(self.predictions), _whole(self.targets)
+        prediction, target = prediction.view(-1, self.outputs), target.view(-1, self.outputs)
         labelled = ~target.isnan()  # selected here, not in update: a selection waits for the device
-        prediction, target = prediction[labelled], target[labelled]
-        diverged = int(prediction.isnan().sum())
-        if len(target) == 0 or diverged:
+        count, diverged = int(labelled.sum()), int(prediction[labelled].isnan().sum())
+        if not labelled.any(0).all() or diverged:
             nan = torch.full((), torch.nan, dtype=torch.float32)
             results = dict.fromkeys(self.functions, nan)
         else:
-            results = {name: metric(prediction, target) for name, metric in self.functions.items()}
+            columns = zip(prediction.T, target.T, labelled.T, strict=True)
+            pairs = [(p[known], y[known]) for p, y, known in columns]
+            results = {
+                name: torch.stack([metric(p, y) for p, y in pairs]).mean()
+                for name, metric in self.functions.items()
+            }
         if undefined := [name for name, value in results.items() if value.isnan()]:
             warnings.warn(
-                f"undefined on n = {len(target)} labelled samples ({diverged} predictions are "
+                f"undefined on n = {count} labelled samples ({diverged} predictions are "
                 f"NaN), reported as NaN: {', '.join(undefined)}",
                 stacklevel=2,
             )

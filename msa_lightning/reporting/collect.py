@@ -69,7 +69,7 @@ class Runs:
         Returns:
             Rows by id and component, sorted; float32 columns ``label``, ``mean`` (what the mean
             predictor says: the mean label of the first run's training clips; of classes the most
-            frequent; NaN where neither exists) and, by its number, each seed's prediction.
+            frequent) and, by its number, each seed's prediction.
 
         Raises:
             DataError: If a file is damaged, or the runs differ in their clips or labels.
@@ -82,12 +82,10 @@ class Runs:
                 raise DataError(f"{run.dir}: other {split} clips or labels than {runs[0].dir}")
         learnt = _predictions(runs[0], "train", target)["label"].groupby(level="component")
         kind = runs[0].objective.targets[target]
-        if not kind.decode:
-            constant = learnt.mean()
-        elif kind.size > learnt.ngroups:
+        if kind.classes:
             constant = learnt.agg(lambda classes: classes.mode().iloc[0])
         else:
-            constant = learnt.mean() * float("nan")
+            constant = learnt.mean()
         mean = constant.reindex(labels.index, level="component")
         columns = {"label": labels, "mean": mean}
         columns |= {seed: frame[column] for seed, frame in frames.items()}

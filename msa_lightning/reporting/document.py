@@ -204,7 +204,7 @@ def _show(
     assert wanted.split is not None
     stem = view.name.replace(" ", "_").replace("/", "_")
     alone = clips.single_modalities(runs, view.frames, wanted.split, view.target, view.component)
-    classes = bool(_objective(view, runs).targets[view.target].decode)
+    classes = _objective(view, runs).targets[view.target].classes is not None
     table = clips.tabulate(runs, view.frames, alone, classes=classes)
     if said:
         place = list(table).index(next(iter(view.frames)))
@@ -236,8 +236,8 @@ def _draw(view: View, runs: Runs) -> Iterator[tuple[str, str, Figure, str]]:
     objective = _objective(view, runs)
     target = objective.targets[view.target]
     percent = "Percent of each true class, all seeds together"
-    if target.decode:
-        figure = plots.draw_confusion(view.frames, range(target.size))
+    if target.classes:
+        figure = plots.draw_confusion(view.frames, range(target.classes))
         yield "confusion", "Confusion", figure, f"{percent}."
         return
     figure = plots.draw_fit(view.frames)

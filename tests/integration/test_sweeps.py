@@ -27,6 +27,7 @@ from msa_lightning.train import train
 from .conftest import Train
 
 SWEEPS = sorted(path.stem for path in (Path(CONF) / "sweep").glob("*.yaml"))
+FOR = {"task_weights": ["objective=multi_task", "loss=multi_task"]}  # a sweep for one objective
 FEW = {"optuna": ("hydra.sweeper.n_trials=4",)}
 QUICK = ("data=demo", "model=concat", "trainer.max_epochs=2")
 
@@ -68,7 +69,7 @@ def result_of_search(folder: Path) -> Any:
 def test_every_sweep_needs_no_further_option(name: str) -> None:
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", [f"sweep={name}"], return_hydra_config=True)
-        plain = compose("train")
+        plain = compose("train", FOR.get(name, []))
     assert cfg.hydra.mode is RunMode.MULTIRUN
     assert all(OmegaConf.select(cfg, key) is not None for key in cfg.hydra.sweeper.params)
     with open_dict(cfg):

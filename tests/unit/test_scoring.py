@@ -45,7 +45,7 @@ class Data:
 @pytest.fixture
 def objective() -> Objective:
     return Objective(
-        targets={"emotion": Target(3, partial(torch.argmax, dim=-1))},
+        targets={"emotion": Target(3, partial(torch.argmax, dim=-1), classes=3)},
         terms={"ce": Term("emotion", cross_entropy)},
         weights={"ce": 1.0},
         metrics={"emotion": {"acc": accuracy}},

@@ -43,14 +43,38 @@ def test_uneven_batches_equal_the_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "target_shape"),
-    [((12,), (12, 1)), ((12, 1), (12,)), ((6, 2), (6, 2)), ((2, 3, 2),) * 2],
+    ("shape", "target_shape"), [((12,), (12, 1)), ((12, 1), (12,)), ((4, 3, 1),) * 2]
 )
 def test_predictions_are_flattened(shape: tuple[int, ...], target_shape: tuple[int, ...]) -> None:
     prediction, target = split(12)
     metric = SplitMetrics(FUNCTIONS)
     metric.update(prediction.reshape(shape), target.reshape(target_shape))
     assert floats(metric.compute()) == whole(prediction, target)
+
+
+@pytest.mark.parametrize("steps", [(), (4,)])
+def test_metrics_of_several_values_are_means_over_them(steps: tuple[int, ...]) -> None:
+    predictions, targets = zip(*(split(96 * (1 + k))[:2] for k in range(3)), strict=True)
+    prediction, target = (torch.stack([x[:96] for x in xs], 1) for xs in (predictions, targets))
+    target[5, 1] = target[80, 2] = torch.nan  # rated for the other emotions alone
+    metric = SplitMetrics(FUNCTIONS, outputs=3)
+    for part in (slice(0, 64), slice(64, 96)):
+        metric.update(*(x[part].reshape(-1, *steps, 3) for x in (prediction, target)))
+    known = [~y.isnan() for y in target.T]
+    each = [
+        whole(p[k], y[k]) for p, y, k in zip(prediction.T, target.T, known, strict=True)
+    ]
+    found = floats(metric.compute())
+    assert found == pytest.approx({n: sum(e[n] for e in each) / 3 for n in FUNCTIONS}, rel=1e-6)
+
+
+def test_a_metric_undefined_for_one_value_is_undefined() -> None:
+    prediction, target = (torch.stack([x, x], 1) for x in split())
+    target[:, 1] = 1.0
+    metric = SplitMetrics(FUNCTIONS, outputs=2)
+    metric.update(prediction, target)
+    with pytest.warns(UserWarning, match=": corr$"):
+        assert math.isnan(metric.compute()["corr"])
 
 
 def test_unlabelled_samples_are_dropped() -> None:
