@@ -5,6 +5,7 @@ Dimension letters: B batch, T steps, D feature size, K outputs.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -72,6 +73,22 @@ class Batch:
     def replace(self, **changes: Any) -> "Batch":
         """The same with some attributes changed."""
         return Batch(**(vars(self) | changes))
+
+    def split(self, sizes: Sequence[int]) -> list["Batch"]:
+        """Consecutive parts of it, without a copy."""
+        features, masks, targets = (
+            {name: torch.split(x, list(sizes)) for name, x in tensors.items()}
+            for tensors in (self.features, self.masks, self.targets)
+        )
+        return [
+            Batch(
+                {name: x[i] for name, x in features.items()},
+                {name: x[i] for name, x in masks.items()},
+                {name: x[i] for name, x in targets.items()},
+                self.ids[start:stop],
+            )
+            for i, (start, stop) in enumerate(pairwise(accumulate(sizes, initial=0)))
+        ]
 
     def pin_memory(self) -> "Batch":
         """Copy to page-locked memory; called by the DataLoader."""

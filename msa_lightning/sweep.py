@@ -102,11 +102,19 @@ def run(main: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
         else:
             reason = f"{type(error).__name__}: {error}"
             traceback.print_exc()
-        replace(note, reason=reason, code=2 if isinstance(error, USER_ERRORS) else 1).write(folder)
+        code = 2 if isinstance(error, USER_ERRORS) else 1
+        if not _failed(folder, note):  # of several processes, the first to fail knows why
+            replace(note, reason=reason, code=code).write(folder)
         raise FailedJobError(reason) from None
-    if first:
+    if first and not _failed(folder, note):
         (folder / _NOTE).unlink(missing_ok=True)
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _failed(folder: Path, begun: Failed) -> bool:
+    """Whether a process of the job has left word that it failed."""
+    path = folder / _NOTE
+    return path.is_file() and json.loads(path.read_text())["reason"] != begun.reason
 
 
 def failed_jobs() -> tuple[list[Failed], str]:

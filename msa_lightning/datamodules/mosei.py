@@ -7,13 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
 
-from msa_lightning.batch import Batch
 from msa_lightning.datasets.clips import SequenceDataset, VectorDataset
 from msa_lightning.datasets.facts import check_dims, check_present, check_split, check_targets
 from msa_lightning.datasets.hdf5 import ClipTable, read_features, read_table
-from msa_lightning.datasets.loader import batch_loader
+from msa_lightning.datasets.loader import Loader, batch_loader
 from msa_lightning.datasets.splits import random_70_15_15
 from msa_lightning.errors import ConfigError
 from msa_lightning.normalise import Method, Normaliser
@@ -147,19 +145,19 @@ class MoseiDataModule(LightningDataModule):
             targets=targets,
         )
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Shuffled batches of the training split."""
         return self._loader("train", self.batch_size, self.seed)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         """The validation split in order."""
         return self._loader("valid", self.eval_batch_size, None)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Loader:
         """The test split in order."""
         return self._loader("test", self.eval_batch_size, None)
 
-    def ordered_dataloader(self, split: str) -> DataLoader[Batch]:
+    def ordered_dataloader(self, split: str) -> Loader:
         """Any split in order, whole on this device."""
         return batch_loader(self.dataset(split), self.eval_batch_size, None, **self.loading)
 
@@ -167,11 +165,11 @@ class MoseiDataModule(LightningDataModule):
         """Every clip of the file in order, without labels; it takes a normaliser fitted before."""
         return self._read(np.arange(len(self.table.ids)), {})
 
-    def unlabelled_dataloader(self) -> DataLoader[Batch]:
+    def unlabelled_dataloader(self) -> Loader:
         """The same in batches."""
         return batch_loader(self.unlabelled(), self.eval_batch_size, None, **self.loading)
 
-    def _loader(self, split: str, batch_size: int, seed: int | None) -> DataLoader[Batch]:
+    def _loader(self, split: str, batch_size: int, seed: int | None) -> Loader:
         return batch_loader(self.dataset(split), batch_size, seed, self.trainer, **self.loading)
 
     def _rows(self, split: str) -> NDArray[np.int64]:

@@ -9,12 +9,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
 
-from msa_lightning.batch import Batch
 from msa_lightning.datasets.clips import VectorDataset
 from msa_lightning.datasets.facts import check_dims, check_present, check_split, check_targets
-from msa_lightning.datasets.loader import batch_loader
+from msa_lightning.datasets.loader import Loader, batch_loader
 from msa_lightning.errors import DataError, DataNotFoundError
 from msa_lightning.normalise import Method, Normaliser
 
@@ -142,23 +140,23 @@ class UtteranceDataModule(LightningDataModule):
             )
         return self._datasets[split]
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Shuffled batches of the training split."""
         return self._loader("train", self.batch_size, self.seed)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         """The validation split in order."""
         return self._loader("valid", self.eval_batch_size, None)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Loader:
         """The test split in order."""
         return self._loader("test", self.eval_batch_size, None)
 
-    def ordered_dataloader(self, split: str) -> DataLoader[Batch]:
+    def ordered_dataloader(self, split: str) -> Loader:
         """Any split in order, whole on this device."""
         return batch_loader(self.dataset(split), self.eval_batch_size, None, **self.loading)
 
-    def _loader(self, split: str, batch_size: int, seed: int | None) -> DataLoader[Batch]:
+    def _loader(self, split: str, batch_size: int, seed: int | None) -> Loader:
         return batch_loader(self.dataset(split), batch_size, seed, self.trainer, **self.loading)
 
     def _rows(self, split: str) -> NDArray[np.int64]:

@@ -1,8 +1,7 @@
 """Map-style datasets that give a whole batch for a list of indices.
 
-One index operation per modality is an order of magnitude faster than collating single clips;
-``torch.utils.data.DataLoader`` supports it with ``batch_size=None`` and a sampler that yields
-lists of indices (:class:`msa_lightning.datasets.loader.BatchSampler`).
+One index operation per modality is an order of magnitude faster than collating single clips; see
+:mod:`msa_lightning.datasets.loader`.
 """
 
 from collections.abc import Mapping, Sequence

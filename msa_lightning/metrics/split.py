@@ -22,8 +22,8 @@ class SplitMetrics(Metric):
     the split. Under DDP every rank gets the metrics of the samples of all ranks, also when some
     ranks saw none; samples that a distributed sampler repeats are counted as often as they come.
 
-    A metric of several values is the mean over them (six emotions have six F1 scores), and NaN where
-    one of them is.
+    A metric of several values is the mean over them (six emotions have six F1 scores), and NaN
+    where one of them is.
 
     Args:
         functions: Metrics by name, each from prediction and truth, two float32 vectors (N,) without

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -22,6 +23,7 @@ from msa_lightning import config
 from msa_lightning.config import CONF
 from msa_lightning.errors import ConfigError
 from msa_lightning.run import LoadedRun, load_run, run_context
+from msa_lightning.sweep import Failed
 from msa_lightning.train import train
 
 from .conftest import Train
@@ -185,6 +187,24 @@ def test_failed_jobs_are_listed_with_their_reasons(
         "  #2  seed=2",
         "      _OddError: a and b",
         "The same command runs them again, and skips what has finished.",
+    ]
+
+
+def test_the_process_of_a_job_that_fails_first_says_why(
+    script: Script, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever becomes of the first process, which lost touch with another or has returned."""
+
+    def main(cfg: DictConfig) -> float:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        Failed(cfg.seed, [f"seed={cfg.seed}"], "out of memory", code=1).write(folder)
+        return fail(cfg)  # seed 2 fails here too
+
+    assert script(main, "-m", "seed=0,2") == 1
+    listing = capfd.readouterr().err.split("\n\n")[-1]
+    assert listing.splitlines()[:-1] == [
+        "2 of 2 jobs failed:",
+        *("  #0  seed=0", "      out of memory", "  #2  seed=2", "      out of memory"),
     ]
 
 

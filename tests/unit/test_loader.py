@@ -1,6 +1,7 @@
 """The order of clips is a function of seed and epoch, and every clip comes exactly once."""
 
 from itertools import chain
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 
 from msa_lightning.batch import Batch
 from msa_lightning.datasets.clips import VectorDataset
@@ -147,3 +148,56 @@ def test_workers_change_nothing() -> None:
     assert [list(b.ids) for b in here] == [list(b.ids) for b in there]
     for a, b in zip(here, there, strict=True):
         assert torch.equal(a.features["text"], b.features["text"])
+
+
+class Listener(LightningModule):
+    """Hear which clips come, in batches or in lists of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.heard: list[list[str]] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.heard.append([])
+
+    def training_step(self, batches: Batch | list[Batch], _: int) -> None:
+        for batch in batches if isinstance(batches, list) else [batches]:
+            self.heard[-1] += batch.ids
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("group", [None, 2])
+def test_lightning_tells_the_epoch_to_the_loader(
+    tmp_path: Path, workers: int, group: int | None
+) -> None:
+    loader = batch_loader(dataset(10), 3, 0, num_workers=workers, pin_memory=False, group=group)
+    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet: dict[str, Any] = {"enable_model_summary": False, "default_root_dir": tmp_path} | off
+    listener = Listener()
+    Trainer(max_epochs=3, accelerator="cpu", **quiet).fit(listener, loader)
+    sampler = BatchSampler(10, 3, seed=0)
+    for epoch, heard in enumerate(listener.heard):
+        sampler.set_epoch(epoch)
+        assert heard == [f"v_{i}" for i in chain(*sampler)]
+    assert len({tuple(heard) for heard in listener.heard}) == 3
+
+
+@pytest.mark.parametrize("group", [None, 3])
+def test_clips_in_memory_come_as_from_a_file(group: int | None) -> None:
+    """Copied out several batches at once or one by one: the same, the last short one too."""
+    settings: dict[str, Any] = {"seed": 1, "num_workers": 0, "pin_memory": False, "group": group}
+    for n in (2, 1300, 1313):
+        loader = batch_loader(dataset(n), 32, **settings)
+        batches = list(loader)
+        assert len(loader) == len(batches)
+        flat = list(chain(*batches)) if group else batches
+        expected = [dataset(n)[indices] for indices in BatchSampler(n, 32, seed=1)]
+        assert [b.ids for b in flat] == [b.ids for b in expected]
+        for a, b in zip(flat, expected, strict=True):
+            assert torch.equal(a.features["text"], b.features["text"])
+            assert torch.equal(a.masks["text"], b.masks["text"])
+            assert torch.equal(a.targets["sentiment"], b.targets["sentiment"])

@@ -61,9 +61,7 @@ def test_metrics_of_several_values_are_means_over_them(steps: tuple[int, ...]) -
     for part in (slice(0, 64), slice(64, 96)):
         metric.update(*(x[part].reshape(-1, *steps, 3) for x in (prediction, target)))
     known = [~y.isnan() for y in target.T]
-    each = [
-        whole(p[k], y[k]) for p, y, k in zip(prediction.T, target.T, known, strict=True)
-    ]
+    each = [whole(p[k], y[k]) for p, y, k in zip(prediction.T, target.T, known, strict=True)]
     found = floats(metric.compute())
     assert found == pytest.approx({n: sum(e[n] for e in each) / 3 for n in FUNCTIONS}, rel=1e-6)
 
