@@ -3,7 +3,7 @@
 All three train the same network on the same batches in the same order, in float32, with the same
 clipping, validation and number of threads. Ours also keeps metrics, gradient norms, history,
 checkpoints and random state; the plain loop does nothing that it need not do. A repetition
-alternates them every two epochs, six times: a slow moment of the machine meets all of them.
+alternates them every epoch, twelve times: a slow moment of the machine meets all of them.
 
     python benchmarks/train_epoch.py
 """
@@ -33,7 +33,7 @@ from msa_lightning.models.base import BaseFusion
 from msa_lightning.modules.fusion import FusionModule
 
 DIMS = {"text": 300, "audio": 74, "visual": 713}
-TRAIN, VALID, BATCH, EPOCHS, ROUNDS = 16_326, 1_871, 32, 2, 6
+TRAIN, VALID, BATCH, EPOCHS, ROUNDS = 16_326, 1_871, 32, 1, 12
 PAPER = {"lr": 8e-4, "weight_decay": 0.04}
 
 
