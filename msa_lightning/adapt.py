@@ -99,14 +99,18 @@ def adapt(run: "Run") -> float:
     else:
         module.train()
         resume = str(run.last) if run.last.exists() else None
+        if resume:
+            log.info("continuing from %s", resume)
         trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
     metrics = examine(adapter, datamodule, m, material.targets, known)
     for split, scores in metrics.items():
         scores |= {f"{name}_before": before[split][name] for name in ("coral", "mmd")}
-    metrics["train"]["loss"] = module.train_loss
+    counts = {"targets": len(material.targets), "parameters": parameters}
+    metrics["train"] |= {"loss": module.train_loss} | counts
     write_json(run.dir / "metrics.json", metrics)
     shown = {"loss": module.train_loss} | list(metrics.values())[-1]
-    values = "  ".join(f"{name} {show(shown[name])}" for name in ("loss", "variance_ratio", "r2"))
+    names = ("loss", "variance_ratio", "coral", "mmd", "neighbour_overlap", "r2")
+    values = "  ".join(f"{name} {show(shown[name])}" for name in names)
     log.info("trained: %s | %s", values, run.dir)
     return module.train_loss
 

@@ -18,7 +18,7 @@ def examine(
     targets: Tensor,
     known: Mapping[str, Tensor],
 ) -> dict[str, dict[str, float]]:
-    """Collapse, distance to the targets and, where there are pairs, R².
+    """Number of clips, collapse, distance to the targets and, where there are pairs, R².
 
     Args:
         adapter: Left in evaluation mode.
@@ -37,6 +37,7 @@ def examine(
         adapted = adapter(source.features[modality][:, 0], source.masks[modality][:, 0])
         spread, pairs = diagnostics.collapse(adapted, targets), look_up(known, source.ids)
         results[split] = {
+            "clips": len(source.ids),
             "variance_ratio": spread["median"],
             "variance_ratio_q25": spread["q25"],
             "variance_ratio_q75": spread["q75"],

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from msa_lightning.adapters.alignment import Distance
 from msa_lightning.adapters.composed import Composed
 from msa_lightning.batch import Batch
+from msa_lightning.modules.gradients import gradient_norms
 from msa_lightning.objective import Objective
 
 Pairing = Callable[[Tensor, Tensor], Tensor]
@@ -70,7 +71,8 @@ class AdapterModule(LightningModule):
         self.rows = {clip: row for row, clip in enumerate(ids)}
         self.generator, self.seed = generator, seed
         self.train_loss = float("nan")
-        self._losses: list[Tensor] = []
+        self._losses: list[Tensor] = []  # of each step, (terms,)
+        self._gradient_norms: dict[str, Tensor] = {}
 
     def on_train_epoch_start(self) -> None:
         """Seed the random choices of this epoch."""
@@ -87,17 +89,20 @@ class AdapterModule(LightningModule):
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         for batch in batches:
-            loss = self._loss(batch)
+            losses = self._weighted(batch)
+            if not self._losses:  # the first of the epoch
+                self._gradient_norms = gradient_norms(losses, self.net.adapters.parameters())
+            terms = torch.stack(list(losses.values()))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            terms.sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            self._losses.append(loss.detach())
+            self._losses.append(terms.detach())
 
-    def _loss(self, batch: Batch) -> Tensor:
-        """Sum of the weighted terms of one batch."""
+    def _weighted(self, batch: Batch) -> dict[str, Tensor]:
+        """The weighted terms of one batch."""
         features = self.net.adapt(batch)
         adapted = features[self.modality][:, 0]
-        losses = []
+        losses = {}
         for name, distance in self.distances.items():
             if distance.paired:
                 assert self.pairing
@@ -106,17 +111,23 @@ class AdapterModule(LightningModule):
             else:
                 picks = torch.randint(len(self.targets), (self.draws,), generator=self.generator)
                 targets = self.targets[picks].to(adapted)
-            losses.append(self.weights[name] * distance(adapted, targets))
+            losses[name] = self.weights[name] * distance(adapted, targets)
         if self.weights.get("task"):
             output = self.net.predict(batch, features)
             task = torch.stack(list(self.objective.losses(output, batch.targets).values())).sum()
-            losses.append(self.weights["task"] * task)
-        return torch.stack(losses).sum()
+            losses["task"] = self.weights["task"] * task
+        return losses
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's mean loss."""
-        self.train_loss = torch.stack(self._losses).mean().item()
+        """Log the epoch's mean loss, its terms if there are several, and gradient norms."""
+        means = torch.stack(self._losses).mean(0)
+        self.train_loss = means.sum().item()
         self.log("train/loss", self.train_loss, prog_bar=True)
+        if len(means) > 1:
+            for name, mean in zip(self._gradient_norms, means, strict=True):
+                self.log(f"train/loss_{name}", mean)
+        for name, norm in self._gradient_norms.items():
+            self.log(f"gradient_norm/{name}", norm)
         self._losses = []
 
     def configure_optimizers(self) -> Optimizer:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from msa_lightning.batch import Batch
+from msa_lightning.modules.gradients import gradient_norms
 from msa_lightning.objective import Objective, Scores
 
 _FULL_PRECISION = ("32-true", "64-true", "bf16-true", "16-true")
@@ -48,6 +49,7 @@ class FusionModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Let the garbage collector pass over what was loaded before; there is a lot of it."""
+        gc.unfreeze()  # what a run that failed has left
         gc.collect()
         gc.freeze()
 
@@ -61,7 +63,7 @@ class FusionModule(LightningModule):
         losses = self.objective.losses(output, batch.targets)
         self.train_scores.update(output, batch.targets, losses)
         if batch_idx == 0:
-            self._gradient_norms = self._norms(losses)
+            self._gradient_norms = gradient_norms(losses, self.net.parameters())
         return torch.stack(list(losses.values())).sum()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -132,12 +134,3 @@ class FusionModule(LightningModule):
         for name, value in scores.compute().items():
             self.log(f"{split}/{name}", value, prog_bar=name in shown)
         scores.reset()
-
-    def _norms(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """L2 norm of the gradient of each loss term, weights included, on this batch."""
-        parameters = [p for p in self.net.parameters() if p.requires_grad]
-        norms = {}
-        for name, loss in losses.items():
-            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            norms[name] = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
-        return norms

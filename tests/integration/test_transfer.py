@@ -1,5 +1,6 @@
 """Adapters before a frozen base model: trained, composed, evaluated, used like any run."""
 
+import math
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -102,7 +104,11 @@ def test_targets_are_training_clips_of_the_base_run(bench: Bench, tmp_path: Path
     train = load_run(bench.base).datamodule.dataset("train")
     known = {tuple(x) for x in train.features["text"][:, 0].tolist()}
     assert {tuple(x) for x in Watch.module.targets.tolist()} <= known
-    assert len(Watch.module.pairing.pairs) == len(Watch.module.rows) == 11  # v1_1 says nothing
+    pairs = Watch.module.pairing.pairs
+    assert len(pairs) == len(Watch.module.rows) == 11  # v1_1 says nothing
+    own = dict(zip(train.ids, train.features["text"][:, 0], strict=True))
+    for clip, row in Watch.module.rows.items():
+        assert torch.equal(pairs[row], own[clip])
 
 
 def test_a_share_is_whole_videos_and_lies_in_every_larger_one(
@@ -151,9 +157,23 @@ def assert_is_a_run(run: LoadedRun) -> None:
     assert weights(run.dir)["text.layers.1.num_batches_tracked"] == 6  # two epochs of three batches
     train = run.metrics["train"]
     assert train["loss"] == pytest.approx(run.history["train/loss"].iloc[-1])
-    measured = {"variance_ratio", "coral", "coral_before", "mmd", "mmd_before", "r2"}
-    assert all(train[name] == train[name] for name in measured)  # none is NaN: there are pairs
-    assert run.metrics["valid"].keys() == train.keys() - {"loss"}
+    spread = {"variance_ratio", "variance_ratio_q25", "variance_ratio_q75"}
+    distances = {"coral", "coral_before", "mmd", "mmd_before", "neighbour_overlap", "r2"}
+    counts = {"clips", "targets", "parameters"}
+    assert train.keys() == spread | distances | counts | {"loss"}
+    assert run.metrics["valid"].keys() == spread | distances | {"clips"}
+    assert not any(math.isnan(x) for x in (*train.values(), *run.metrics["valid"].values()))
+    assert train["coral"] != train["coral_before"]
+    assert train["parameters"] == sum(x.numel() for n, x in weights(run.dir).items() if trained(n))
+    assert (train["clips"], train["targets"]) == (11, 8)
+    terms = [c for c in run.history if c.startswith("gradient_norm/")]
+    assert terms
+    assert (run.history[terms] > 0).all(axis=None)
+
+
+def trained(name: str) -> bool:
+    """Whether a number of a checkpoint is a parameter, not a statistic of batch norm."""
+    return not name.rsplit(".", 1)[-1].startswith(("running", "num"))
 
 
 def test_a_sum_of_terms_is_their_weighted_sum(bench: Bench, tmp_path: Path) -> None:
@@ -167,6 +187,13 @@ def test_a_sum_of_terms_is_their_weighted_sum(bench: Bench, tmp_path: Path) -> N
         for name, mse in changes.items()
     }
     assert losses["c"] == pytest.approx(0.5 * losses["a"] + 2 * losses["b"], rel=1e-5)
+    history = load_run(tmp_path / "c").history.iloc[0]
+    assert history["train/loss_mse"] == pytest.approx(0.5 * losses["a"], rel=1e-5)
+    assert history["train/loss_task"] == pytest.approx(2 * losses["b"], rel=1e-5)
+    alone = [load_run(tmp_path / name).history.iloc[0] for name in ("a", "b")]
+    for factor, term, run in ((0.5, "mse", alone[0]), (2, "task", alone[1])):
+        norm = f"gradient_norm/{term}"
+        assert history[norm] == pytest.approx(factor * run[norm], rel=1e-4)
 
 
 def test_random_targets_do_not_follow_the_order_of_clips(bench: Bench, tmp_path: Path) -> None:
@@ -195,14 +222,14 @@ def test_an_adapter_does_not_depend_on_what_was_in_the_cache(
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    original = AdapterModule._loss
+    original = AdapterModule._weighted
 
-    def second_step_fails(module: AdapterModule, batch: Any) -> torch.Tensor:
+    def second_step_fails(module: AdapterModule, batch: Any) -> dict[str, torch.Tensor]:
         if module.current_epoch == epoch and module._losses:
             raise InterruptedError
         return original(module, batch)
 
-    monkeypatch.setattr(AdapterModule, "_loss", second_step_fails)
+    monkeypatch.setattr(AdapterModule, "_weighted", second_step_fails)
 
 
 @pytest.mark.parametrize("pairing", ["random", "centroid"])
@@ -257,6 +284,10 @@ def test_untrained_is_the_adapter_as_it_began(bench: Bench, tmp_path: Path) -> N
     run = bench.adapt(tmp_path / "a", "control=untrained", "adapter.hidden=[]")
     assert_equal(weights(run.dir), weights(bench.adapt(tmp_path / "b", *still).dir))
     assert run.metrics["train"]["coral"] == run.metrics["train"]["coral_before"]
+    other = bench.adapt(tmp_path / "c", "adapter.hidden=[]", "optimizer.lr=0.1")
+    for name in ("coral", "mmd"):  # measured before the training, then after it
+        before = other.metrics["valid"][f"{name}_before"]
+        assert before == run.metrics["valid"][name] != other.metrics["valid"][name]
     assert bench.adapt(tmp_path / "a", "control=untrained", "adapter.hidden=[]").dir == run.dir
 
 
@@ -577,6 +608,17 @@ def test_adapters_that_do_not_fit(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_adapter_into_a_space_that_is_scaled_otherwise(bench: Bench, tmp_path: Path) -> None:
+    adapter = bench.adapt(tmp_path / "a")
+    path = adapter.dir / "target_normaliser.npz"
+    with np.load(path) as stored:
+        values = dict(stored)
+    np.savez(path, **values | {"text.centre": values["text.centre"] + 1})
+    with pytest.raises(DataError, match="another target space or normaliser"):
+        bench.transfer(tmp_path / "t", f"adapters.text={adapter.dir}", "modalities=text")
+    assert not (tmp_path / "t").exists()
+
+
 def test_an_adapter_whose_checkpoint_is_damaged(bench: Bench, tmp_path: Path) -> None:
     adapter = bench.adapt(tmp_path / "a")
     path = adapter.dir / "checkpoints" / "last.ckpt"
@@ -608,7 +650,7 @@ def test_a_sweep_of_adapters_as_a_command(bench: Bench, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     runs = {load_run(p).cfg.modality: p for p in tmp_path.glob("runs/mosi/*")}
     assert set(runs) == {"text", "audio"}
-    assert "text adapter: 5 to 3, " in done.stdout
+    assert "text adapter: 5 to 3, 91 parameters" in done.stdout  # 5·8 + 8, 2·8, 8·3 + 3
     given = [f"adapters.{m}={path.relative_to(tmp_path)}" for m, path in runs.items()]
     done = msa("transfer", *given, "modalities=text_audio", "paths.run=composed")
     assert done.returncode == 0, done.stderr
