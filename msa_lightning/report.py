@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @command("report")
 def main(cfg: DictConfig) -> None:
     """Report on runs, grouped by everything but the seed; compare with an earlier table."""
+    import pandas as pd
     from rich.console import Console
 
     from msa_lightning.reporting import clips, tables
@@ -37,6 +38,7 @@ def main(cfg: DictConfig) -> None:
         runs, chosen, by=cfg.resample, resamples=cfg.resamples, seed=cfg.seed
     )
     summary = tables.summarise(runs.table, cfg.metrics, scores, baselines)
+    summary = pd.concat([summary, tables.chance(runs, cfg.metrics, scores)], ignore_index=True)
     comparisons, uncompared = tables.compare(scores, baselines, cfg.compare, reference)
     sentences = [tables.sentence(row) for _, row in comparisons.iterrows()]
     tested = comparisons["p"].notna().sum() if sentences else 0
@@ -52,6 +54,8 @@ def main(cfg: DictConfig) -> None:
     write(out / "table.md", "\n\n".join(parts) + "\n")
     write(out / "table.csv", summary.to_csv(index=False))
     write(out / "table.tex", tables.latex(cells))
+    if len(adapters := runs.adapters()):
+        write(out / "adapters.csv", adapters.to_csv(index=False))
     if cfg.html:
         from msa_lightning.reporting.document import Findings, write_page
 
@@ -61,9 +65,11 @@ def main(cfg: DictConfig) -> None:
     console = Console(highlight=False, markup=False)
     console.print(*tables.terminal(summary, console.width), *sentences, "", *notes, sep="\n")
     deviates = expected is not None and _deviates(runs.table, expected, cfg)
-    page = ", report.html" if cfg.html else ""
+    written = [out / name for name in ("results.csv", "table.md")]
+    if cfg.html:
+        written += [out / "report.html", out / "figures" / "results.png"]
+    console.print(f"runs {cfg.runs}", *written, sep="\n  ", soft_wrap=True)
     console.print(*tables.conclusions(comparisons), sep="\n", soft_wrap=True)
-    console.print(f"wrote {out / 'results.csv'} and {out / 'table.md'}{page}", soft_wrap=True)
     if deviates:
         raise SystemExit(1)
 

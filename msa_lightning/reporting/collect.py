@@ -83,13 +83,40 @@ class Runs:
         learnt = _predictions(runs[0], "train", target)["label"].groupby(level="component")
         kind = runs[0].objective.targets[target]
         if kind.classes:
-            constant = learnt.agg(lambda classes: classes.mode().iloc[0])
+            constant = learnt.agg(lambda classes: classes.mode().min())  # NaN if there is none
         else:
             constant = learnt.mean()
         mean = constant.reindex(labels.index, level="component")
         columns = {"label": labels, "mean": mean}
         columns |= {seed: frame[column] for seed, frame in frames.items()}
         return pd.DataFrame(columns).astype("float32").dropna(subset="label")
+
+    def adapters(self) -> pd.DataFrame:
+        """What the adapters of transfer runs have measured, those that they were given too.
+
+        Returns:
+            One row per run and modality: group, seed, modality, ``<split>/<name>`` for all that
+            ``msa-adapt`` measures, and ``gradient_norm/<term>`` of the last epoch. Empty without
+            adapters; one that a transfer found ready in another run's folder has no row.
+        """
+        from msa_lightning.run import load_run  # imports torch
+
+        rows = []
+        of = self.table[["group", "seed"]].to_dict("records")
+        for run, about in zip(self.loaded, of, strict=True):
+            given = run.cfg.get("adapters") or {}
+            for m in given:
+                folder = Path(given[m] or run.dir / "adapters" / m)
+                if not (folder / "metrics.json").is_file():
+                    continue
+                adapter, row = load_run(folder), about | {"modality": m}
+                for split, values in adapter.metrics.items():
+                    row |= {f"{split}/{name}": value for name, value in values.items()}
+                if (folder / "history.csv").is_file():
+                    last = adapter.history.ffill().iloc[-1]
+                    row |= last[last.index.str.startswith("gradient_norm/")].to_dict()
+                rows.append(row)
+        return pd.DataFrame(rows)
 
 
 def collect(pattern: str, splits: Collection[str] = ()) -> Runs:

@@ -81,6 +81,11 @@ def write_page(found: Findings, wanted: Wanted, out: Path) -> None:
     said = clips.transcripts(runs, groups) if found.transcripts is None else found.transcripts
     summary = found.summary[found.summary["metric"].isin(wanted.metrics)]
     results = plots.draw_results(summary, runs.table, groups) if len(summary) else None
+    over = [
+        {"setting": key, "drawing": _keep(plots.draw_curves(summary, key, c), out, f"over_{key}")}
+        for key, c in curves(runs).items()
+        if len(summary)
+    ]
     learning = plots.draw_learning({group: _histories(runs, group) for group in groups})
     failed = pd.DataFrame(
         [(str(folder), reason) for folder, reason in runs.left_out.items()],
@@ -93,6 +98,7 @@ def write_page(found: Findings, wanted: Wanted, out: Path) -> None:
         "drawn": drawn,
         "results": html.summary_table(found.summary, tables.cells(found.summary, gap="\n")),
         "results_figure": _keep(results, out, "results"),
+        "over": over,
         "settings": html.plain_table(differences(runs, groups)),
         "claims": _claims(found.comparisons),
         "comparisons": html.plain_table(_comparisons(found.comparisons), nan="undefined"),
@@ -125,6 +131,24 @@ def choose(runs: Runs, most: int, reference: str | None) -> tuple[list[str], str
         best[-1:] = [reference]
         why += f" and {reference}" if most > 1 else ""
     return [g for g in groups if g in best], f"Of {len(groups)} groups {why} are shown here."
+
+
+def curves(runs: Runs) -> dict[str, dict[str, dict[float, str]]]:
+    """Numeric settings in which three or more groups differ that are equal in all others.
+
+    Returns:
+        By setting, and by the shortest name among the groups of a curve, its groups by value.
+    """
+    found: dict[str, dict[str, dict[float, str]]] = {}
+    for key, values in runs.settings.items():
+        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            continue
+        others = [repr(row) for row in runs.settings.drop(columns=[key]).to_numpy().tolist()]
+        for _, alike in values.groupby(others, sort=False):
+            if alike.nunique() > 2:
+                ordered = {float(v): str(group) for group, v in alike.sort_values().items()}
+                found.setdefault(str(key), {})[min(ordered.values(), key=len)] = ordered
+    return found
 
 
 def differences(runs: Runs, groups: Sequence[str]) -> pd.DataFrame:

@@ -66,6 +66,32 @@ def draw_results(summary: pd.DataFrame, table: pd.DataFrame, groups: Sequence[st
     return figure
 
 
+def draw_curves(
+    summary: pd.DataFrame, setting: str, curves: Mapping[str, Mapping[float, str]]
+) -> Figure:
+    """Draw mean and interval over a numeric setting.
+
+    Args:
+        summary: From ``tables.summarise``, one or more metrics.
+        setting: Its name.
+        curves: By name of the curve, its groups by value of the setting.
+    """
+    metrics = list(summary["metric"].unique())
+    rows = summary.set_index(["group", "metric"])
+    with _figure(len(metrics), height=2.5, width=3.2) as (figure, grid):
+        for axes, metric in zip(grid, metrics, strict=False):
+            for number, (name, groups) in enumerate(curves.items()):
+                points = rows.loc[[(group, metric) for group in groups.values()]]
+                x, colour = list(groups), f"C{number}"
+                axes.plot(x, points["mean"], "o-", color=colour, label=name)
+                axes.vlines(x, points["low"], points["high"], color=colour, linewidth=2, alpha=0.5)
+            if ("mean predictor", metric) in rows.index:
+                axes.axhline(rows.loc[("mean predictor", metric), "mean"], color="C7", ls="--")
+            axes.set(xlabel=setting, title=metric)
+        _legend(figure, grid[0])
+    return figure
+
+
 def draw_learning(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure | None:
     """Draw losses and metrics by epoch: the mean of the seeds that still train, and their range.
 

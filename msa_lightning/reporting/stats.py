@@ -65,8 +65,13 @@ def draw(clusters: ArrayLike, resamples: int, seed: int) -> list[IntArray]:
 
 
 @torch.inference_mode()
-def scores(metric: Metric, predictions: FloatArray, labels: FloatArray) -> FloatArray:
-    """A metric of each seed's predictions.
+def scores(
+    metric: Metric,
+    predictions: FloatArray,
+    labels: FloatArray,
+    components: IntArray | None = None,
+) -> FloatArray:
+    """A metric of each seed's predictions; of several components, the mean over them.
 
     The convention's own function is called, not a vectorised copy that could drift from it. That is
     fast enough: 2,000 resamples of 5 seeds and 752 clips take 0.2 s (accuracies) to 1.2 s (F1).
@@ -75,19 +80,30 @@ def scores(metric: Metric, predictions: FloatArray, labels: FloatArray) -> Float
         metric: One of ``msa_lightning.metrics``.
         predictions: (S, N) float32.
         labels: (N,) float32 without NaN.
+        components: Which of a clip's values each is, (N,), if it has several.
 
     Returns:
         (S,), NaN where undefined, also for predictions with a NaN among them.
     """
     if len(labels) == 0:
         return np.full(len(predictions), np.nan)
+    if components is not None:
+        parts = [components == k for k in np.unique(components)]
+        means: FloatArray = np.mean(
+            [scores(metric, predictions[:, p], labels[p]) for p in parts], axis=0
+        )
+        return means
     y = torch.from_numpy(labels)
     seeds = zip(torch.from_numpy(predictions), np.isnan(predictions), strict=True)
     return np.array([np.nan if nan.any() else metric(p, y).item() for p, nan in seeds])
 
 
 def replicates(
-    metric: Metric, predictions: FloatArray, labels: FloatArray, draws: Sequence[IntArray]
+    metric: Metric,
+    predictions: FloatArray,
+    labels: FloatArray,
+    draws: Sequence[IntArray],
+    components: IntArray | None = None,
 ) -> FloatArray:
     """A metric, averaged over seeds, in every resample.
 
@@ -96,11 +112,16 @@ def replicates(
         predictions: (S, N) float32.
         labels: (N,) float32 without NaN.
         draws: R arrays of rows, from :func:`draw`.
+        components: As for :func:`scores`.
 
     Returns:
         (R,).
     """
-    return np.array([scores(metric, predictions[:, i], labels[i]).mean() for i in draws])
+    means = []
+    for i in draws:
+        own = None if components is None else components[i]
+        means.append(scores(metric, predictions[:, i], labels[i], own).mean())
+    return np.array(means)
 
 
 def interval(values: FloatArray, clusters: int, level: float = 0.95) -> tuple[float, float]:

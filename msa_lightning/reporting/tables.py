@@ -18,6 +18,8 @@ from msa_lightning.reporting import stats
 from msa_lightning.reporting.collect import Runs
 
 MEAN_PREDICTOR = "mean predictor"
+CHANCE = "chance"
+_GUESSES = 1000
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def bootstrap(
                 clips = frames[split, target]
                 predictions = clips.drop(columns=["label", "mean"]).to_numpy(copy=True).T
                 stored = runs.table.loc[runs.table["group"] == group, metric].to_numpy()
-                given = stats.scores(convention, predictions, clips["label"].to_numpy(copy=True))
+                labels = clips["label"].to_numpy(copy=True)
+                given = stats.scores(convention, predictions, labels, _components(clips))
                 if not np.allclose(given, stored, rtol=0, atol=1e-5, equal_nan=True):
                     raise DataError(
                         f"predictions.parquet gives {given.round(4)}, metrics.json says "
@@ -96,7 +99,7 @@ class _Sample:
     """Clips with their resamples and the mean predictor's scores: equal for most groups."""
 
     def __init__(self, clips: pd.DataFrame, by: str, resamples: int, seed: int) -> None:
-        self.clips = clips[["label", "mean"]]
+        self.clips, self.components = clips[["label", "mean"]], _components(clips)
         ids = videos(clips) if by == "video" else clips.index.get_level_values("id")
         self.clusters = ids.nunique()
         self.draws = stats.draw(ids, resamples, seed)
@@ -109,8 +112,8 @@ class _Sample:
         """Of predictions (S, N)."""
         y = self.clips["label"].to_numpy(copy=True)
         return Score(
-            stats.scores(convention, predictions, y),
-            stats.replicates(convention, predictions, y, self.draws),
+            stats.scores(convention, predictions, y, self.components),
+            stats.replicates(convention, predictions, y, self.draws, self.components),
             self.clips["label"],
             self.clusters,
         )
@@ -120,6 +123,12 @@ class _Sample:
             constant = self.clips["mean"].to_numpy(copy=True)[None]
             self._mean_predictor[convention] = self.score(convention, constant)
         return self._mean_predictor[convention]
+
+
+def _components(clips: pd.DataFrame) -> stats.IntArray | None:
+    """Which of its clip's values each row is; None where a clip has one."""
+    numbers = clips.index.get_level_values("component").to_numpy()
+    return numbers if len(np.unique(numbers)) > 1 else None
 
 
 def videos(clips: pd.Series | pd.DataFrame) -> pd.Index:
@@ -148,6 +157,35 @@ def summarise(
             values = pd.Series(table[stored].round(6).unique())
             score = baselines.get((table["group"].iloc[0], metric))
             rows.append(_row(MEAN_PREDICTOR, metric, values, score if len(values) == 1 else None))
+    return pd.DataFrame(rows)
+
+
+def chance(runs: Runs, metrics: Sequence[str], scores: Scores) -> pd.DataFrame:
+    """What guessing gives: every class with the same probability, averaged over 1000 guesses.
+
+    Args:
+        runs: From ``collect``.
+        metrics: ``<split>/<metric>``.
+        scores: From :func:`bootstrap`.
+
+    Returns:
+        Rows like those of :func:`summarise`, for the clips of the first group; none for targets
+        that are no classes.
+    """
+    rng, group, rows = np.random.default_rng(0), runs.groups[0], []
+    for metric in metrics:
+        found = runs.function(group, metric)
+        if not found or (group, metric) not in scores:
+            continue
+        target, convention = found
+        classes = runs.of(group)[0].objective.targets[target].classes
+        if classes is None:
+            continue
+        clips = runs.predictions(group, metric.split("/")[0], target)
+        labels = clips["label"].to_numpy(copy=True)
+        guesses = rng.integers(classes, size=(_GUESSES, len(labels))).astype(np.float32)
+        values = stats.scores(convention, guesses, labels, _components(clips))
+        rows.append(_row(CHANCE, metric, pd.Series([values.mean()]), None))
     return pd.DataFrame(rows)
 
 
@@ -268,7 +306,7 @@ def cells(summary: pd.DataFrame, gap: str = " ") -> pd.DataFrame:
     """A summary as text: a row per group, columns n and the metrics, ``mean ± sd [low, high]``."""
     wide = pd.DataFrame(index=pd.Index(summary["group"].unique(), name="group"))
     wide["n"] = summary.groupby("group")["n"].max().astype(str)
-    wide.loc[wide.index == MEAN_PREDICTOR, "n"] = ""
+    wide.loc[wide.index.isin([MEAN_PREDICTOR, CHANCE]), "n"] = ""
     texts = summary.assign(text=[_cell(row, gap) for _, row in summary.iterrows()])
     for metric, rows in texts.groupby("metric", sort=False):
         wide[str(metric)] = rows.set_index("group")["text"]

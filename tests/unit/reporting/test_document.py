@@ -137,11 +137,37 @@ def test_classes_have_a_confusion_and_a_most_frequent_one(
     found = find(runs, ["test/acc"])
     summary = found.summary.set_index("group").loc["mean predictor"]
     assert summary["low"] < summary["mean"] < summary["high"]
+    scores = tables.bootstrap(runs, ["test/acc"], by="video", resamples=100, seed=0)[0]
+    [chance] = tables.chance(runs, ["test/acc"], scores).to_dict("records")
+    assert chance["mean"] == pytest.approx(1 / 8, abs=0.004)  # 120 clips, 1000 guesses each
     write_page(found, wanted(metrics=["test/acc"]), tmp_path)
     assert {p.stem for p in (tmp_path / "figures").iterdir()} == {"results", "confusion_emotion"}
     listed = pd.read_csv(tmp_path / "clips_emotion.csv")
     assert set(listed["disagreement"]) == {0, 1}
     assert listed["error"].equals((listed["text"] != listed["label"]).astype(float))
+
+
+def test_a_numeric_setting_is_drawn_as_a_curve(make_run: MakeRun, tmp_path: Path) -> None:
+    for rate in (0.001, 0.01, 0.1):
+        make_run(f"rate{rate}", f"optimizer.lr={rate}", noise=1 - rate)
+    folder = make_run("other", "optimizer.lr=0.001", "modalities=text")
+    runs = collect(str(folder.parent))
+    [(setting, lines)] = document.curves(runs).items()
+    [groups] = lines.values()
+    assert setting == "optimizer.lr"
+    assert list(groups) == [0.001, 0.01, 0.1]
+    assert len({*groups.values()}) == 3
+    assert not any(name == "text" for name in groups.values())
+    write_page(find(runs, METRICS), wanted(), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "differ in optimizer.lr alone" in page
+    assert (tmp_path / "figures" / "over_optimizer.lr.png").is_file()
+
+
+def test_two_values_are_no_curve(make_run: MakeRun) -> None:
+    for rate in (0.001, 0.01):
+        folder = make_run(f"rate{rate}", f"optimizer.lr={rate}")
+    assert not document.curves(collect(str(folder.parent)))
 
 
 @pytest.mark.slow
