@@ -98,6 +98,11 @@ class Objective:
             if t.target not in targets
         ]
         faults += [
+            f"objective.targets.{n}: no loss term is of it, so nothing would be learnt; give one "
+            f"in loss.terms (as loss=multi_task does) or leave it out"
+            for n in targets.keys() - {t.target for t in terms.values()}
+        ]
+        faults += [
             f"objective.metrics.{t}: not in objective.targets" for t in metrics.keys() - targets
         ]
         faults += [

@@ -90,8 +90,9 @@ def _moved(value: Any, before: str, now: str) -> Any:
 
 
 def _capture() -> dict[str, Any]:
+    version, keys, gauss = random.getstate()
     state = {
-        "python": random.getstate(),
+        "python": [version, torch.tensor(keys), gauss],
         "numpy": _numpy_state(),
         "torch": torch.get_rng_state(),
     }
@@ -101,15 +102,16 @@ def _capture() -> dict[str, Any]:
 
 
 def _numpy_state() -> list[Any]:
-    """In plain containers, which a checkpoint may hold."""
+    """As tensor and plain values, which a checkpoint may hold."""
     name, keys, *rest = np.random.get_state(legacy=True)
-    return [name, np.asarray(keys).tolist(), *rest]
+    return [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest]
 
 
 def _restore(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys.tolist()), gauss))
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available() and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -17,6 +17,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import sys
 import time
 import warnings
@@ -311,7 +312,9 @@ def load_run(path: Path | str, paths: Mapping[str, str] | None = None) -> Loaded
     path = Path(path)
     for name in ("config.yaml", "metrics.json", "provenance.json"):
         if not (path / name).is_file():
-            raise DataNotFoundError(f"{path}: no {name} in it; expected a finished run's folder")
+            raise DataNotFoundError(
+                f"{path}: no {name} in it; expected a finished run's folder{_failure(path)}"
+            )
     cfg = config.load(path / "config.yaml")
     cfg.paths.run = str(path.absolute())
     for key in ("data", "prepared", "cache"):
@@ -319,6 +322,17 @@ def load_run(path: Path | str, paths: Mapping[str, str] | None = None) -> Loaded
         if now and not Path(cfg.paths.get(key, "")).exists():
             cfg.paths[key] = now
     return LoadedRun(path, config.resolve(cfg))
+
+
+def _failure(path: Path) -> str:
+    """What ended a run that failed, from its log; nothing if it goes on or was killed."""
+    log_file = path / "train.log"
+    text = log_file.read_text(errors="replace") if log_file.is_file() else ""
+    _, failed, after = text.rpartition(" ERROR failed\n")
+    if not failed or re.search(r"^\d{4}-\d\d-\d\d ", after, re.M):  # started again since
+        return ""
+    said = [line for line in after.splitlines() if line and not line.startswith(" ")]
+    return f"; it failed: {said[-1]}" if said else ""
 
 
 def run_folders(pattern: str) -> list[Path]:

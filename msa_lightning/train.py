@@ -40,6 +40,11 @@ def train(run: "Run") -> float:
     if cfg.selection not in ("validation", "none"):
         raise ConfigError(f"selection: '{cfg.selection}' is neither validation nor none")
     objective, datamodule = instantiate(cfg.objective), instantiate(cfg.data)
+    if missing := objective.targets.keys() - datamodule.target_facts.keys():
+        raise ConfigError(
+            f"objective.targets: data.targets has {', '.join(datamodule.target_facts)}, not "
+            f"{', '.join(sorted(missing))}; choose another objective= and loss=, or other data="
+        )
     run.check(datamodule.provenance)
     if not cfg.again and run.metrics:
         return _report(run, objective.monitor, "finished before")

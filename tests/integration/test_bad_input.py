@@ -27,6 +27,11 @@ from msa_lightning.train import main
         (["model.fusion_input=both"], "model.fusion_input: 'both' is not"),
         (["selection=valid"], "selection: 'valid' is neither validation nor none"),
         (["data.batch_size=0"], "data.batch_size"),
+        (["objective=multi_task"], "objective.targets.emotions: no loss term is of it"),
+        (
+            ["objective=multi_task", "loss=multi_task", "~data.targets.emotions"],
+            "data.targets has sentiment, not emotions",
+        ),
         (["trainer=gpu", "trainer.devices=64"], "pytorch_lightning.Trainer: "),
         (["init_from=nowhere"], "nowhere: no config.yaml in it"),
         (["data=mosi_utterance", "data.path=absent.npz"], "absent.npz: no such file"),

@@ -193,8 +193,9 @@ def test_all_faults_are_listed_at_once() -> None:
             history=["acc7"],
         )
     lines = str(error.value).splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
     for fault in (
+        "objective.targets.sentiment: no loss term is of it",
         "loss.weights.other: missing",
         "loss.terms.regression.target: 'sentimant' is not in objective.targets ['emotion', ",
         "objective.metrics.arousal: not in objective.targets",
