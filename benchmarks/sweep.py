@@ -2,7 +2,8 @@
 
 The jobs are those of ``experiments/mosi_modalities``: seven combinations of modalities with five
 seeds each, 40 epochs on MOSI's utterance vectors. What a job costs beside its training is the time
-of the multirun that is not inside the epochs, over that which is.
+of the multirun that is not inside the epochs, over that which is: composition, set-up, logging,
+checkpoints, scores, and the start of the command.
 
     MSA_DATA=<folder> python benchmarks/sweep.py
 """
@@ -19,7 +20,8 @@ from pathlib import Path
 COMBINATIONS = ("text", "audio", "visual", "text_audio", "text_visual", "audio_visual")
 COMBINATIONS += ("text_audio_visual",)
 SEEDS = range(5)
-TRAIN = (sys.executable, "-m", "msa_lightning.train", "experiment=mosi_modalities")
+TRAIN = (sys.executable, "-m", "msa_lightning.train")
+EXPERIMENT = "experiment=mosi_modalities"
 WATCH = "+callbacks.stopwatch._target_=benchmarks.stopwatch.Stopwatch"
 
 
@@ -36,14 +38,14 @@ def call(*arguments: str, threads: int | None = None) -> float:
 def multirun(folder: str, *arguments: str) -> float:
     """Seconds of the sweep as one command."""
     seeds = ",".join(map(str, SEEDS))
-    sweep = ("-m", "modalities=glob(*)", f"seed={seeds}", f"paths.runs={folder}")
+    sweep = ("-m", EXPERIMENT, "modalities=glob(*)", f"seed={seeds}", f"paths.runs={folder}")
     return call(*sweep, *arguments)
 
 
 def processes(folder: str) -> float:
     """Seconds of the same jobs, one command each."""
     return sum(
-        call(f"modalities={m}", f"seed={seed}", f"paths.runs={folder}")
+        call(EXPERIMENT, f"modalities={m}", f"seed={seed}", f"paths.runs={folder}")
         for m, seed in product(COMBINATIONS, SEEDS)
     )
 
