@@ -1,6 +1,5 @@
 """What the demo says was learnt is what could be learnt: nothing, where labels are shuffled."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +78,9 @@ def test_the_task_loss_works_with_true_labels_and_nothing_works_with_shuffled_on
     true = said_to_work(clips, base, tmp_path / "true")
     assert "task" in true
     assert not {"random", "untrained", "task_shuffled"} & set(true)
-    found: Counter[str] = Counter()
+    claims = []
     for k in range(SHUFFLES):
         order = np.random.default_rng(k).permutation(len(clips))
         shuffled = clips.assign(label=clips["label"].to_numpy()[order])
-        found.update(said_to_work(shuffled, base, tmp_path / f"shuffled_{k}"))
-    assert all(times <= 0.05 * SHUFFLES for times in found.values()), found
+        claims.append(said_to_work(shuffled, base, tmp_path / f"shuffled_{k}"))
+    assert sum(map(bool, claims)) <= 0.05 * SHUFFLES, claims  # of any method at all

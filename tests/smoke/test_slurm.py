@@ -174,7 +174,9 @@ def test_a_sweep_is_an_array_of_jobs(cluster: Cluster, prepared: Path, tmp_path:
     """And its runs are those of the same sweep on this machine."""
     spy = "+callbacks.spy={_target_:tests.smoke.spy.Spy,folder:.,run:'seed${seed}'}"
     sweep = ("seed=0,1", "trainer.max_epochs=2", spy)
-    cluster.train("trainer.devices=2", *sweep)
+    process = cluster.launch("trainer.devices=2", *sweep)
+    cluster.watch(lambda: any("_" in job for job in cluster.jobs()), "an array")
+    ended(process)
     facts = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert len(facts) == 4
     for seed in ("seed0", "seed1"):
@@ -184,6 +186,20 @@ def test_a_sweep_is_an_array_of_jobs(cluster: Cluster, prepared: Path, tmp_path:
     assert len(list(tmp_path.glob("runs/demo/*/metrics.json"))) == 2
     here = call("train", "-m", *QUICK, *sweep, cwd=tmp_path, prepared=prepared)
     assert here.stdout.count("finished before") == 2, here.stderr
+
+
+def test_a_task_of_an_array_is_requeued_alone(cluster: Cluster, tmp_path: Path) -> None:
+    diaries = "+callbacks.diary={_target_:tests.smoke.spy.Diary,path:'run${seed}.diary'}"
+    process = cluster.launch("seed=0,1", "paths.run=run${seed}", diaries)
+    runs = [tmp_path / "run0", tmp_path / "run1"]
+    cluster.watch(lambda: all(reached(run, 2) for run in runs), "in epoch 2")
+    first, second = sorted(cluster.jobs())
+    assert (first.split("_")[1], second.split("_")[1]) == ("0", "1")
+    cluster("scancel", "--signal=USR1", first)
+    ended(process)
+    assert_continued(runs[0], [0, 1])
+    assert {restart for *_, restart in diary(runs[1])} == {0}
+    assert (runs[1] / "metrics.json").exists()
 
 
 def test_two_nodes(cluster: Cluster, tmp_path: Path) -> None:

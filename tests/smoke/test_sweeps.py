@@ -38,6 +38,13 @@ def test_parallel_jobs_share_the_cores(prepared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_jobs_of_the_local_launcher_of_submitit(msa: Command, tmp_path: Path) -> None:
+    done = msa("train", "-m", *TINY, "seed=0,1", "hydra/launcher=submitit_local")
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("runs/demo/*/metrics.json"))) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
 def test_fifty_jobs_in_one_process_hold_no_more_memory_than_ten(
     msa: Command, tmp_path: Path
