@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from msa_lightning.batch import Batch
 from msa_lightning.config import CONF, instantiate
 from msa_lightning.datasets.clips import VectorDataset
-from msa_lightning.datasets.loader import BatchSampler, batch_loader
+from msa_lightning.datasets.loader import BatchSampler, Loader, batch_loader
 from msa_lightning.losses import mse_mae, squared_correlation_distance
 from msa_lightning.models.base import BaseFusion
 from msa_lightning.modules.fusion import FusionModule
@@ -149,14 +149,14 @@ class InMemory(pl.LightningDataModule):
         super().__init__()
         self.data = train, valid
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         return _loader(self.data[0], BATCH, 0)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         return _loader(self.data[1], 1024, None)
 
 
-def _loader(dataset: VectorDataset, batch_size: int, seed: int | None) -> DataLoader[Batch]:
+def _loader(dataset: VectorDataset, batch_size: int, seed: int | None) -> Loader:
     return batch_loader(dataset, batch_size, seed, num_workers=0, pin_memory=False)
 
 

@@ -91,7 +91,7 @@ class Batch:
         ]
 
     def pin_memory(self) -> "Batch":
-        """Copy to page-locked memory; called by the DataLoader."""
+        """Copy to page-locked memory; called by the loader."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":

@@ -34,7 +34,7 @@ CONF = str(next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is
 
 _TEXT_KEYS = "|".join(  # what is text as it stands: paths, ids, sentences
     [
-        "run|runs|base|input|init_from|out|expect|transcripts|text|preview|shard|asr_model",
+        "run|runs|base|input|init_from|out|expect|reference|transcripts|text|preview|shard|asr_model",
         r"paths\.\w+|adapters\.\w+|(?:data\.)?source\.(?:folder|labels|folds|transcripts|path)",
         r"extractor\.\w+\.(?:path|encoder|model)",
     ]

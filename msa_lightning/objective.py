@@ -106,9 +106,9 @@ class Objective:
             f"objective.metrics.{t}: not in objective.targets" for t in metrics.keys() - targets
         ]
         faults += [
-            f"objective.targets.{n}.decode: missing; classes need one, such as most_likely"
+            f"objective.targets.{n}: decode and classes belong together; give both, or neither"
             for n, t in targets.items()
-            if t.classes and not t.decode
+            if (t.classes is None) != (t.decode is None)
         ]
         faults += [f"objective.metrics: '{n}' stands twice" for n in names if names.count(n) > 1]
         faults += [

@@ -66,8 +66,9 @@ def main(cfg: DictConfig) -> None:
     console.print(*tables.terminal(summary, console.width), *sentences, "", *notes, sep="\n")
     deviates = expected is not None and _deviates(runs.table, expected, cfg)
     written = [out / name for name in ("results.csv", "table.md")]
-    if cfg.html:
-        written += [out / "report.html", out / "figures" / "results.png"]
+    written += [out / "adapters.csv"] if len(adapters) else []
+    written += [out / "report.html"] if cfg.html else []
+    written += [out / "figures" / "results.png"] if cfg.html and cfg.compare else []
     console.print(f"runs {cfg.runs}", *written, sep="\n  ", soft_wrap=True)
     console.print(*tables.conclusions(comparisons), sep="\n", soft_wrap=True)
     if deviates:

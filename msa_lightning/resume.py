@@ -109,9 +109,9 @@ def _numpy_state() -> list[Any]:
 
 def _restore(state: dict[str, Any]) -> None:
     version, keys, gauss = state["python"]
-    random.setstate((version, tuple(keys.tolist()), gauss))
+    random.setstate((version, tuple(keys.cpu().tolist()), gauss))
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available() and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,8 @@ def assemble(
     caches: Mapping[str, FeatureCache],
     aggregate: Literal["mean", "sequence"],
     folder: Path,
+    *,
+    lock: AbstractContextManager[object],
 ) -> Path:
     """Write ``<corpus>-<8 hex>.h5``, unless it is there: the name tells what it is made from.
 
@@ -33,6 +36,7 @@ def assemble(
         caches: By modality, filled.
         aggregate: One vector per clip, or its sequence with times.
         folder: Where the file goes.
+        lock: Held while the file is written.
 
     Returns:
         The file.
@@ -52,16 +56,29 @@ def assemble(
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
+    with lock:
+        if path.exists():  # written by another process meanwhile
+            return path
+        _write(path, manifest, caches, aggregate, source)
+    log.debug("%s: %d clips", path, len(manifest.clips))
+    return path
+
+
+def _write(
+    path: Path,
+    manifest: Manifest,
+    caches: Mapping[str, FeatureCache],
+    aggregate: Literal["mean", "sequence"],
+    source: Mapping[str, object],
+) -> None:
     masked: dict[str, dict[str, list[str]]] = {}
-    with write_whole(path, folder) as file:
+    with write_whole(path, path.parent) as file:
         digests = {}
         for m, cache in caches.items():
             group = file.create_group(f"features/{m}")
             digests[m], masked[m] = _write_modality(group, manifest, cache, aggregate)
         audit = {"masked": masked, "unmatched": dict(manifest.unmatched)}
         write_table(file, _table(manifest, path, aggregate), digests, source, audit)
-    log.debug("%s: %d clips", path, len(manifest.clips))
-    return path
 
 
 def _outcomes(clip: RawClip, caches: Mapping[str, FeatureCache]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ class Extraction:
         shard: str | None = None,
         workers: Workers | None = None,
         quiet: bool = False,
+        lock: AbstractContextManager[object] | None = None,
     ) -> dict[str, Counts]:
         """Extract what the cache lacks, and print a closing table.
 
@@ -107,6 +108,7 @@ class Extraction:
             shard: ``i/n``: only every n-th clip, beginning with the i-th, from 0.
             workers: Processes to use; by default they are started, if needed, and stopped.
             quiet: Print nothing if there was nothing to do.
+            lock: Held while there is something to do.
 
         Raises:
             JobError: If more than ``max_failed`` of the clips of a modality cannot be used. What
@@ -128,6 +130,9 @@ class Extraction:
                 else:
                     counts[m].cached += 1
                     _count_frames(counts[m], entry.facts)
+        if lock and any(todo.values()):
+            with lock:  # another process may have done it meanwhile
+                return self.run(manifest, shard=shard, workers=workers, quiet=quiet)
         try:
             self._check(counts, len(clips))
             if any(todo.values()):

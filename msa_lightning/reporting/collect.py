@@ -113,7 +113,7 @@ class Runs:
                 for split, values in adapter.metrics.items():
                     row |= {f"{split}/{name}": value for name, value in values.items()}
                 if (folder / "history.csv").is_file():
-                    last = adapter.history.ffill().iloc[-1]
+                    last = adapter.history.iloc[-1]
                     row |= last[last.index.str.startswith("gradient_norm/")].to_dict()
                 rows.append(row)
         return pd.DataFrame(rows)

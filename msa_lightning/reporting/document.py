@@ -140,10 +140,11 @@ def curves(runs: Runs) -> dict[str, dict[str, dict[float, str]]]:
         By setting, and by the shortest name among the groups of a curve, its groups by value.
     """
     found: dict[str, dict[str, dict[float, str]]] = {}
-    for key, values in runs.settings.items():
+    settings = runs.settings.loc[:, ~runs.settings.map(repr).T.duplicated()]  # copies once
+    for key, values in settings.items():
         if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             continue
-        others = [repr(row) for row in runs.settings.drop(columns=[key]).to_numpy().tolist()]
+        others = [repr(row) for row in settings.drop(columns=[key]).to_numpy().tolist()]
         for _, alike in values.groupby(others, sort=False):
             if alike.nunique() > 2:
                 ordered = {float(v): str(group) for group, v in alike.sort_values().items()}

@@ -183,7 +183,8 @@ def chance(runs: Runs, metrics: Sequence[str], scores: Scores) -> pd.DataFrame:
             continue
         clips = runs.predictions(group, metric.split("/")[0], target)
         labels = clips["label"].to_numpy(copy=True)
-        guesses = rng.integers(classes, size=(_GUESSES, len(labels))).astype(np.float32)
+        drawn = rng.integers(classes, size=(_GUESSES, len(labels)), dtype=np.int16)
+        guesses = drawn.astype(np.float32)
         values = stats.scores(convention, guesses, labels, _components(clips))
         rows.append(_row(CHANCE, metric, pd.Series([values.mean()]), None))
     return pd.DataFrame(rows)

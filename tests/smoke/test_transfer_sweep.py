@@ -20,7 +20,7 @@ METHODS, SEEDS = ("random", "task", "coral"), (0, 1)
 
 
 def grid(folder: Path, corpus: Path, launcher: Sequence[str]) -> list[str]:
-    slow = "+callbacks.marker={_target_:tests.smoke.spy.Marker,path:marker}"
+    slow = "+callbacks.diary={_target_:tests.smoke.spy.Diary,path:diary}"
     source = {"folder": corpus, "labels": "labels.csv", "folds": "folds.json"}
     return [
         *(sys.executable, "-m", "msa_lightning.transfer", "-m"),
@@ -64,7 +64,8 @@ def test_a_killed_grid_of_transfers_goes_on(
     subprocess.run(grid(whole, corpus, ()), **there, check=True, capture_output=True, timeout=600)
     first = subprocess.Popen(
         grid(cut, corpus, launcher),
-        **there,
+        cwd=tmp_path,
+        env=environment(prepared) | {"PAUSE_S": "0.3"},  # in each epoch: long enough to be seen
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

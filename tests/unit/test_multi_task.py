@@ -94,7 +94,7 @@ def test_the_sweep_tries_the_weights_of_the_paper() -> None:
 
 
 def test_classes_without_decoding_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"targets\.emotion\.decode: missing"):
+    with pytest.raises(ConfigError, match=r"targets\.emotion: decode and classes belong"):
         Objective(
             targets={"emotion": Target(3, classes=3)},
             terms={"ce": Term("emotion", torch.nn.functional.mse_loss)},

@@ -26,7 +26,7 @@ def objective(**changes: Any) -> Objective:
     settings: dict[str, Any] = {
         "targets": {
             "sentiment": Target(1),
-            "emotion": Target(3, functools.partial(torch.argmax, dim=-1)),
+            "emotion": Target(3, functools.partial(torch.argmax, dim=-1), classes=3),
         },
         "terms": {
             "regression": Term("sentiment", F.mse_loss),
@@ -115,7 +115,7 @@ def test_valence_and_arousal_per_step() -> None:
 def test_classes_per_step() -> None:
     """Predictions (B, T, K) with one class index per step, (B, T, 1)."""
     values = objective(
-        targets={"emotion": Target(3, functools.partial(torch.argmax, dim=-1))},
+        targets={"emotion": Target(3, functools.partial(torch.argmax, dim=-1), classes=3)},
         terms={"classification": Term("emotion", cross_entropy)},
         metrics={"emotion": {"acc": accuracy}},
         monitor="acc",

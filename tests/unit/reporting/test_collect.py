@@ -172,3 +172,19 @@ def test_function_is_the_convention_of_the_run(make_run: MakeRun) -> None:
     found = runs.function(runs.groups[0], "test/f1_has0")
     assert found == ("sentiment", f1_has0)
     assert runs.function(runs.groups[0], "test/loss") is None
+
+
+def test_a_run_that_failed_is_left_out_with_its_reason(make_run: MakeRun) -> None:
+    make_run("a")
+    folder = make_run("b", seed=1)
+    (folder / "metrics.json").unlink()
+    log = folder / "train.log"
+    log.write_text(
+        "2026-01-01 10:00:00,000 INFO begun\n2026-01-01 10:00:01,000 ERROR failed\n"
+        "Traceback (most recent call last):\n  File x\nRuntimeError: no room\n"
+    )
+    [reason] = collect(str(folder.parent)).left_out.values()
+    assert reason.endswith("; it failed: RuntimeError: no room")
+    log.write_text(log.read_text() + "2026-01-01 11:00:00,000 INFO continuing\n")
+    [reason] = collect(str(folder.parent)).left_out.values()
+    assert "it failed" not in reason

@@ -164,6 +164,13 @@ def test_a_numeric_setting_is_drawn_as_a_curve(make_run: MakeRun, tmp_path: Path
     assert (tmp_path / "figures" / "over_optimizer.lr.png").is_file()
 
 
+def test_a_weight_that_is_stored_twice_is_drawn_once(make_run: MakeRun) -> None:
+    for weight in (1.0, 5.0, 10.0):
+        folder = make_run(f"w{weight}", f"loss.weights.absolute={weight}")
+    [setting] = document.curves(collect(str(folder.parent)))
+    assert setting == "loss.weights.absolute"
+
+
 def test_two_values_are_no_curve(make_run: MakeRun) -> None:
     for rate in (0.001, 0.01):
         folder = make_run(f"rate{rate}", f"optimizer.lr={rate}")
