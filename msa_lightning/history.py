@@ -1,5 +1,7 @@
 """``history.csv``: one row per epoch, kept over interruptions."""
 
+import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +52,17 @@ class HistoryLogger(Logger):
                     int(str(e)): {str(k): v for k, v in r.items()} for e, r in rows.items()
                 }
         epoch = int(metrics["epoch"])
-        row = self._rows.setdefault(epoch, {})
-        row.update({k: v for k, v in metrics.items() if k != "epoch"})
-        table = pd.DataFrame.from_dict(self._rows, orient="index").sort_index()
+        row, new = self._rows.setdefault(epoch, {}), dict(metrics)
+        del new["epoch"]
+        if new.items() <= row.items():  # Lightning logs again what ExactResume has logged
+            return
+        row |= new
+        columns = dict.fromkeys(name for row in self._rows.values() for name in row)
         temporary = self.path.with_name(f".{self.path.name}.tmp")
-        table.to_csv(temporary, index_label="epoch")
+        with temporary.open("w", newline="") as file:  # pandas would take a tenth of a short epoch
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["epoch", *columns])
+            for number, values in sorted(self._rows.items()):
+                cells = [values.get(name, math.nan) for name in columns]
+                writer.writerow([number, *("" if math.isnan(x) else x for x in cells)])
         temporary.replace(self.path)
