@@ -15,6 +15,7 @@ from .conftest import Train
 METRICS = ["test/corr", "test/emotions_wacc", "test/emotions_f1"]
 
 
+@pytest.mark.slow
 def test_a_run_of_two_tasks_is_evaluated_and_reported(train_demo: Train, tmp_path: Path) -> None:
     run = train_demo("a", "objective=multi_task", "loss=multi_task")
     assert {"valid/loss_sentiment", "valid/loss_emotions", "valid/emotions_wacc"} <= {*run.history}
