@@ -31,7 +31,7 @@ from msa_lightning.models.base import BaseFusion
 from msa_lightning.modules.adapter import AdapterModule
 from msa_lightning.objective import Objective
 
-CLIPS, TARGETS, BATCH, ROUNDS = 1_284, 1_000, 16, 3
+CLIPS, TARGETS, BATCH, ROUNDS = 1_284, 1_000, 16, 6
 SIZES = {"text": (768, 300), "audio": (74, 74), "visual": (65, 713)}
 LIMITS = {"text": 1.3, "audio": 1.6, "visual": 1.3}
 

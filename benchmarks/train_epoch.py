@@ -9,6 +9,7 @@ alternates them every epoch, twelve times: a slow moment of the machine meets al
 """
 
 import argparse
+import gc
 import logging
 import tempfile
 import time
@@ -178,7 +179,9 @@ def ours(train: VectorDataset, valid: VectorDataset) -> float:
             callbacks=[timer, *(instantiate(c) for c in cfg.callbacks.values())],
             logger=[instantiate(node) for node in cfg.logger.values()],
         )
+        gc.freeze()  # as msa_lightning.run does
         trainer.fit(module, InMemory(train, valid))
+        gc.unfreeze()
     return timer.seconds
 
 

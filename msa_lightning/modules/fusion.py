@@ -1,6 +1,5 @@
 """The LightningModule that trains the base model and every fusion network."""
 
-import gc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -46,16 +45,6 @@ class FusionModule(LightningModule):
         self.train_scores = Scores(objective, objective.history)
         self.valid_scores = Scores(objective, objective.history)
         self._gradient_norms: dict[str, Tensor] = {}
-
-    def on_fit_start(self) -> None:
-        """Let the garbage collector pass over what was loaded before; there is a lot of it."""
-        gc.unfreeze()  # what a run that failed has left
-        gc.collect()
-        gc.freeze()
-
-    def on_fit_end(self) -> None:
-        """Let it look again."""
-        gc.unfreeze()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum of the weighted losses of one batch."""
