@@ -22,6 +22,18 @@ CODECS: dict[str, tuple[str | None, str | None]] = {
 }
 """Encoders of pictures and of sound, by the ending of the file."""
 
+VIDEOS: dict[str, tuple[str, tuple[str, str] | None]] = {
+    "mp4": (".mp4", None),
+    "mov": (".mov", None),
+    "mkv": (".mkv", None),
+    "webm": (".webm", None),
+    "webm vp8": (".webm", ("libvpx", "libopus")),
+    "avi": (".avi", None),
+    "mpg": (".mpg", None),
+    "mpg mpeg2": (".mpg", ("mpeg2video", "mp2")),
+}
+"""Endings and codecs in which pictures and sound are read back."""
+
 OPTIONS = {
     "libx264": {"preset": "ultrafast", "tune": "fastdecode", "threads": "1"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8", "threads": "1"},
@@ -157,3 +169,9 @@ def talking(path: Path, seconds: float = 1.0, *, amplitude: float = 0.5, **optio
     pictures = numbered(round(seconds * options.get("fps", 25)))
     sound = tone(seconds, rate_hz=rate_hz, amplitude=amplitude)
     return write_media(path, pictures, sound, **options)
+
+
+def onsets(samples: np.ndarray, rate_hz: int = 22050) -> np.ndarray:
+    """Seconds at which bursts begin."""
+    loud = np.flatnonzero(np.abs(samples) > 0.15)
+    return loud[np.diff(loud, prepend=-rate_hz) > 0.1 * rate_hz] / rate_hz

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
 from msa_lightning.adapt import adapt
 from msa_lightning.run import LoadedRun, load_run, run_context
 from msa_lightning.train import train
@@ -13,6 +16,7 @@ from tests.integration.configure import configure
 
 JOBS: dict[str, Callable[..., Any]] = {"train": train, "adapt": adapt, "transfer": transfer}
 TARGETS = ("targets=8", "draws=8")
+Weights = dict[str, torch.Tensor]
 
 
 class Bench:
@@ -52,3 +56,29 @@ class Bench:
         small = [f"networks.{m}.adapter.hidden=[8]" for m in ("text", "audio")]
         fixed = (*small, "modalities=text_audio", f"base={self.base}", *TARGETS)
         return self.call("transfer", run, *fixed, *overrides)
+
+
+class Watch(Callback):
+    """Keeps the last module that was trained."""
+
+    module: Any = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Watch.module = pl_module
+
+
+WATCH = "+callbacks.watch._target_=tests.integration.bench.Watch"
+
+
+def weights(run: Path) -> Weights:
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["state_dict"]  # type: ignore[no-any-return]
+
+
+def assert_equal(a: Weights, b: Weights) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

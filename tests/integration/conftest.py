@@ -70,3 +70,26 @@ def taught(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     monkeypatch.setattr(VectorDataset, "__getitem__", spy)
     return ids
+
+
+@pytest.fixture(scope="module")
+def adapters(bench: Bench) -> dict[str, LoadedRun]:
+    """An adapter run for each modality."""
+    return {m: bench.adapt(bench.folder / f"adapter_{m}", modality=m) for m in ("text", "audio")}
+
+
+@pytest.fixture(scope="module")
+def moved(bench: Bench) -> LoadedRun:
+    """A transfer run that trained its adapters itself."""
+    return bench.transfer(bench.folder / "moved")
+
+
+@pytest.fixture(scope="module")
+def prepared_base(bench: Bench, prepared: Path) -> Path:
+    """A base run on a prepared file: other clips, all three modalities, nothing to extract with."""
+    folder = bench.folder / "prepared_base"
+    fixed = ["data=demo", f"paths.prepared={prepared}", f"paths.run={folder}", "model.hidden=8"]
+    fixed += ["trainer.max_epochs=1", "+trainer.enable_progress_bar=false", "~callbacks.progress"]
+    with run_context(configure("train", *fixed)) as run:
+        train(run)
+    return folder

@@ -1,7 +1,9 @@
-"""Fabricated run folders, in the true layout."""
+"""Fabricated run folders, in the true layout, and commands run in this process."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from msa_lightning import config, metrics
 from msa_lightning.records import write_json
 
 MakeRun = Callable[..., Path]
+Run = Callable[..., int]
 
 
 @pytest.fixture
@@ -62,3 +65,19 @@ def make_run(tmp_path: Path, configure: Callable[..., DictConfig]) -> MakeRun:
 def _metrics(names: list[str], frame: pd.DataFrame) -> dict[str, float]:
     p, y = (torch.tensor(frame[c].to_numpy(np.float32)) for c in ("prediction", "label"))
     return {"loss": 0.5} | {name: float(getattr(metrics, name)(p, y)) for name in names}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run a function as a console script; return the exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(main: Callable[[DictConfig], Any], *arguments: str, name: str = "evaluate") -> int:
+        monkeypatch.setattr(sys, "argv", ["msa", *arguments])
+        try:
+            config.command(name)(main)()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return run

@@ -1,33 +1,28 @@
 """Configurations: checked before anything runs, named, saved so that they run again."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from msa_lightning import config
-from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
+from msa_lightning.errors import ConfigError, DataError
+from tests.unit.conftest import Run
 
-CONF = Path(config.CONF)
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks")
 GROUPS += ("logger", "experiment")
 CHOICES = [
-    f"{group}={path.relative_to(CONF / group).with_suffix('')}"
+    f"{group}={path.relative_to(Path(config.CONF) / group).with_suffix('')}"
     for group in GROUPS
-    for path in sorted((CONF / group).rglob("*.yaml"))
+    for path in sorted((Path(config.CONF) / group).rglob("*.yaml"))
 ]
 SUPPLIED = {"model": {"dims", "outputs"}}
 
+
 Configure = Callable[..., DictConfig]
-Run = Callable[..., int]
 
 
 class Box:
@@ -46,35 +41,12 @@ def refuse(error: str) -> None:
 BOX, REFUSE = f"{__name__}.Box", f"{__name__}.refuse"
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Run a function as a console script; return the exit code."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(main: Callable[[DictConfig], Any], *arguments: str, name: str = "evaluate") -> int:
-        monkeypatch.setattr(sys, "argv", ["msa", *arguments])
-        try:
-            config.command(name)(main)()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
-
-    return run
+# Faults
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_config_file_fits_the_code(configure: Configure, choice: str) -> None:
     config.validate(config.resolve(configure("train", choice, "paths.run=/r")), SUPPLIED)
-
-
-def test_importing_a_command_imports_neither_torch_nor_lightning() -> None:
-    code = "import sys, msa_lightning.train; print([m for m in sys.modules if 'torch' in m])"
-    command = [sys.executable, "-c", code]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=CONF.parent, check=True)
-    assert found.stdout.strip() == "[]"
-
-
-# Faults
 
 
 def test_all_faults_are_listed_at_once() -> None:
@@ -166,13 +138,13 @@ def test_reference_to_nothing_is_a_config_error(reference: str) -> None:
         config.resolve(cfg)
 
 
+# Instances
+
+
 def test_resolved_config_has_no_reference_left(configure: Configure) -> None:
     cfg = config.resolve(configure("train", "seed=3", "paths.run=/r"))
     assert "${" not in OmegaConf.to_yaml(cfg)
     assert (cfg.data.seed, cfg.callbacks.best.dirpath) == (3, "/r/checkpoints")
-
-
-# Instances
 
 
 def test_instances_get_plain_containers_and_supplied_arguments() -> None:
@@ -189,6 +161,9 @@ def test_constructor_that_refuses_is_a_config_error(supplied: dict[str, int]) ->
     assert str(error.value) == f"{BOX}: size is -1"
 
 
+# Names and fingerprints
+
+
 @pytest.mark.parametrize(("error", "kind"), [("data", DataError), ("type", ConfigError)])
 @pytest.mark.parametrize("supplied", [False, True])
 def test_errors_of_the_user_pass_through(error: str, kind: type, supplied: bool) -> None:
@@ -196,104 +171,6 @@ def test_errors_of_the_user_pass_through(error: str, kind: type, supplied: bool)
     node = OmegaConf.create({"_target_": REFUSE} | ({} if supplied else arguments))
     with pytest.raises(kind, match=r"no$"):
         config.instantiate(node, **(arguments if supplied else {}))
-
-
-# Paths on the command line
-
-PATHS = [
-    "/data/my runs/run 1",
-    "runs/[final]/(best) {x}",
-    "runs/a,b",
-    "runs/lr=0.1,seed=3",
-    '/it\'s/a "quoted" path',
-    r"C:\runs\last" + "\\",
-    r"back\'slash",
-    "runs/*",
-    "~/runs",
-    "-dash: colon$ #hash!",
-    "123",
-    "true",
-    "naïve/走る",
-]
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("key", ["run", "base", "input", "paths.data", "adapters.text", "+out"])
-def test_path_survives_the_grammar_of_hydra(path: str, key: str) -> None:
-    override = OverridesParser.create().parse_override(config._quote_path(f"{key}={path}"))
-    assert override.key_or_group == key.lstrip("+")
-    assert override.value() == path
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text(alphabet="ab /\\'\"[](){},=:.$*~!#@-_%é", min_size=1))
-def test_any_path_survives_the_grammar_of_hydra(path: str) -> None:
-    path = f"x{path}"
-    override = OverridesParser.create().parse_override(config._quote_path(f"run={path}"))
-    assert override.value() == path
-
-
-@pytest.mark.parametrize(
-    "argument",
-    ["optimizer.lr=[1,2]", "model=base", "run='a b'", 'run="a,b"', "run=", "-m", "--config-name"],
-)
-def test_other_arguments_are_left_alone(argument: str) -> None:
-    assert config._quote_path(argument) == argument
-
-
-def test_a_sweep_over_paths_stays_a_sweep(tmp_path: Path) -> None:
-    sweep = ["-m", "base=runs/a,runs/b"]
-    assert config._quote_paths(sweep) == sweep
-    (tmp_path / "a,b").mkdir()
-    assert config._quote_paths(["-m", f"base={tmp_path}/a,b"])[1] == f"base='{tmp_path}/a,b'"
-
-
-# Commands
-
-
-@pytest.mark.parametrize("path", ["runs/[a] (b), c=d", r"it's \here"])
-def test_command_gets_the_path_it_was_given(run: Run, path: str) -> None:
-    seen: list[DictConfig] = []
-    assert run(seen.append, f"run={path}") == 0
-    assert seen[0].run == path
-
-
-@pytest.mark.parametrize("error", [ConfigError, DataError, DataNotFoundError])
-def test_fault_of_the_user_is_one_line_and_code_2(
-    run: Run, capsys: pytest.CaptureFixture[str], error: type[Exception]
-) -> None:
-    def main(cfg: DictConfig) -> None:
-        raise error("mosei.h5: expected this, found that; do so")
-
-    assert run(main, "run=x") == 2
-    assert capsys.readouterr().err == "error: mosei.h5: expected this, found that; do so\n"
-
-
-def test_fault_of_the_job_is_code_1(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(lambda cfg: 1 / 0, "run=x") == 1
-    assert "ZeroDivisionError" in capsys.readouterr().err
-
-
-def test_misspelt_override_keeps_the_message_of_hydra_and_code_1(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(lambda cfg: None, "divice=cpu") == 1
-    assert "Could not override 'divice'" in capsys.readouterr().err
-
-
-def test_sweep_carries_on_after_a_fault_of_the_user(run: Run) -> None:
-    seen: list[str] = []
-
-    def main(cfg: DictConfig) -> None:
-        seen.append(cfg.device)
-        if cfg.device == "b":
-            raise ConfigError("no b")
-
-    assert run(main, "-m", "run=x", "device=a,b,c") == 2
-    assert seen == ["a", "b", "c"]
-
-
-# Names and fingerprints
 
 
 def named(run: Run, *overrides: str) -> str:
@@ -369,6 +246,9 @@ def test_fingerprint_leaves_out_places_loggers_and_devices(
     assert found == config.fingerprint(configure("train"))
 
 
+# A saved configuration
+
+
 def test_fingerprint_of_a_stored_config_is_the_same(configure: Configure) -> None:
     """A run is continued with its stored configuration, perhaps after its data have moved."""
     expected = config.fingerprint(configure("train"))
@@ -376,9 +256,6 @@ def test_fingerprint_of_a_stored_config_is_the_same(configure: Configure) -> Non
         places = [f"paths.{key}=/{folder}/{key}" for key in ("data", "prepared", "runs", "run")]
         stored = config.resolve_but_paths(configure("train", *places))
         assert config.fingerprint(stored) == expected
-
-
-# A saved configuration
 
 
 def save(configure: Configure, folder: Path) -> DictConfig:

@@ -1,140 +1,20 @@
 """Prepared files: checked against the config, split by video, normalised on train alone."""
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
 
 import msa_lightning.datamodules.mosei
-from msa_lightning import MODALITIES, config
-from msa_lightning.batch import Batch
-from msa_lightning.datamodules.mosei import MoseiDataModule
-from msa_lightning.datasets.hdf5 import ClipTable, FeatureWriter, write_table, write_whole
+from msa_lightning import MODALITIES
 from msa_lightning.datasets.splits import random_70_15_15
-from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
+from msa_lightning.errors import ConfigError
 from msa_lightning.normalise import Normaliser
-
-DIMS = {"text": 3, "audio": 2, "visual": 4}
-EMOTIONS = ["happy", "sad", "anger", "surprise", "disgust", "fear"]
-
-Load = Callable[..., MoseiDataModule]
-
-
-@dataclass
-class Corpus:
-    """Twelve videos, one of them in no fold; change it, then write it."""
-
-    videos: np.ndarray
-    ids: np.ndarray
-    splits: np.ndarray
-    targets: dict[str, np.ndarray]
-    rows: dict[str, list[np.ndarray]]
-    frames: dict[str, np.ndarray]
-    aggregate: str
-
-    def write(self, path: Path) -> None:
-        with write_whole(path, path.parent) as file:
-            digests = {}
-            for m, rows in self.rows.items():
-                sequence = self.aggregate == "sequence"
-                group = file.create_group(f"features/{m}")
-                writer = FeatureWriter(group, rows[0].shape[1], times=sequence)
-                for values in rows:
-                    writer.add(values, np.zeros((len(values), 2)) if sequence else None)
-                writer.end_clips([len(x) for x in rows], self.frames[m].tolist())
-                digests[m] = writer.close()
-            table = ClipTable(
-                path=path,
-                corpus="tiny",
-                aggregate=self.aggregate,
-                synthetic=True,
-                digest="",
-                ids=self.ids,
-                videos=self.videos,
-                splits=self.splits,
-                intervals=np.zeros((len(self.ids), 2)),
-                targets=self.targets,
-                columns={"sentiment": ["sentiment"], "emotions": EMOTIONS},
-                dims={},
-                frames={},
-            )
-            write_table(file, table, digests, {}, {})
-
-    def at(self, split: str) -> np.ndarray:
-        return np.flatnonzero(self.splits == split)
-
-    def drop(self, m: str, clips: list[int]) -> None:
-        for i in clips:
-            self.rows[m][i] = self.rows[m][i][:0]
-            self.frames[m][i] = 0
-
-
-def make_corpus(aggregate: str = "mean") -> Corpus:
-    rng = np.random.default_rng(0)
-    fold = ["train", "valid", "train", "test", "train", "none", *["train"] * 3, "valid", "test"]
-    numbers = [(v, n) for v in range(12) for n in range(1 + v % 3)]
-    videos = np.array([f"{'-' if v % 4 == 0 else 'v'}{v:02}" for v, _ in numbers])
-    order = np.argsort(videos, kind="stable")
-    n = len(numbers)
-    lengths = {m: rng.integers(1, 6, n) if aggregate == "sequence" else [1] * n for m in DIMS}
-    rows = {
-        m: [rng.normal(i, 2, (t, d)).astype(np.float32) for i, t in enumerate(lengths[m])]
-        for m, d in DIMS.items()
-    }
-    corpus = Corpus(
-        videos=videos[order],
-        ids=np.array([f"{videos[i]}_{numbers[i][1]}" for i in order]),
-        splits=np.array([[*fold, "train"][numbers[i][0]] for i in order]),
-        targets={
-            "sentiment": rng.uniform(-3, 3, (n, 1)).astype(np.float32),
-            "emotions": rng.uniform(0, 3, (n, 6)).astype(np.float32),
-        },
-        rows=rows,
-        frames={m: rng.integers(1, 40, n) for m in DIMS},
-        aggregate=aggregate,
-    )
-    corpus.drop("audio", [0, 4])
-    corpus.drop("visual", [1])
-    if aggregate == "sequence":
-        corpus.frames = {m: np.array([len(r) for r in rows[m]]) for m in DIMS}
-    return corpus
-
-
-@pytest.fixture
-def corpus() -> Corpus:
-    return make_corpus()
+from tests.unit.datamodules.corpus import DIMS, Corpus, Load, make_corpus, whole
 
 
 @pytest.fixture
 def sequences() -> Corpus:
     return make_corpus("sequence")
-
-
-@pytest.fixture
-def load(configure: Callable[..., DictConfig], tmp_path: Path) -> Load:
-    """Write a corpus and open it with ``conf/data/mosei.yaml``, some of it changed."""
-
-    def load(corpus: Corpus | None, **changes: Any) -> MoseiDataModule:
-        path = tmp_path / "tiny.h5"
-        if corpus is not None:
-            corpus.write(path)
-        node = configure("train", "data=mosei").data
-        supplied: dict[str, Any] = {"path": str(path), "dims": DIMS, "batch_size": 4}
-        datamodule: MoseiDataModule = config.instantiate(node, **supplied | changes)
-        return datamodule
-
-    return load
-
-
-def whole(datamodule: MoseiDataModule, split: str) -> Batch:
-    dataset = datamodule.dataset(split)
-    return dataset[list(range(len(dataset)))]
 
 
 def vectors(corpus: Corpus, m: str, clips: np.ndarray) -> np.ndarray:
@@ -147,9 +27,6 @@ def vectors(corpus: Corpus, m: str, clips: np.ndarray) -> np.ndarray:
 def scaled(x: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Standardised by the real rows of train; 0 where not measured."""
     return np.nan_to_num((x - np.nanmean(train, 0)) / np.nanstd(train, 0))
-
-
-# What comes out
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
@@ -248,14 +125,14 @@ def test_loaders_give_every_clip_in_batches(load: Load, corpus: Corpus) -> None:
     assert {len(batch) for batch in datamodule.train_dataloader()} <= {4, 5, 2, 3}
 
 
+# Random split
+
+
 def test_provenance_names_the_file_and_its_content(load: Load, corpus: Corpus) -> None:
     before = load(corpus).provenance
     assert (before["file"], before["synthetic"], len(before["digest"])) == ("tiny.h5", True, 64)
     corpus.rows["text"][0][0, 0] += 1
     assert load(corpus).provenance["digest"] != before["digest"]
-
-
-# Random split
 
 
 def test_random_split_is_by_video(load: Load, corpus: Corpus) -> None:
@@ -266,15 +143,15 @@ def test_random_split_is_by_video(load: Load, corpus: Corpus) -> None:
         assert found == corpus.ids[expected == split].tolist()
 
 
+# Whole videos
+
+
 def test_random_split_has_a_seed_of_its_own(load: Load, corpus: Corpus) -> None:
     def train(**changes: int) -> list[str]:
         return list(whole(load(corpus, split="random_70_15_15", **changes), "train").ids)
 
     assert train(split_seed=0) != train(split_seed=1)
     assert train(split_seed=0, seed=1) == train(split_seed=0, seed=2)
-
-
-# Whole videos
 
 
 def by_video(corpus: Corpus, split: str) -> dict[str, np.ndarray]:
@@ -290,6 +167,9 @@ def video_means(corpus: Corpus, m: str, split: str) -> np.ndarray:
         column = [x[~np.isnan(x)] for x in np.concatenate(frames).T]
         means.append([x.mean() if len(x) else np.nan for x in column])
     return np.array(means)
+
+
+# Sequences
 
 
 def test_video_is_the_mean_over_its_frames_with_the_mean_label(load: Load, corpus: Corpus) -> None:
@@ -309,9 +189,6 @@ def test_video_is_the_mean_over_its_frames_with_the_mean_label(load: Load, corpu
             present = [bool(corpus.frames[m][clips].any()) for clips in videos.values()]
             assert batch.masks[m][:, 0].tolist() == present
     assert not all(present for present in whole(datamodule, "train").masks["visual"])
-
-
-# Sequences
 
 
 def test_sequences_come_as_ragged_batches(load: Load, sequences: Corpus) -> None:
@@ -351,95 +228,3 @@ def test_nan_in_a_sequence_is_zero(load: Load, sequences: Corpus) -> None:
 def test_whole_videos_need_a_file_of_means(load: Load, sequences: Corpus) -> None:
     with pytest.raises(ConfigError, match=r"data\.granularity: video needs .* aggregate=mean"):
         load(sequences, granularity="video").setup("fit")
-
-
-# What is wrong with the data
-
-
-@pytest.mark.parametrize("granularity", ["segment", "video"])
-@pytest.mark.parametrize("poison", [np.nan, 99.0])
-def test_fit_never_reads_the_test_split(
-    load: Load, corpus: Corpus, poison: float, granularity: str
-) -> None:
-    clips = corpus.at("test")
-    for values in corpus.targets.values():
-        values[clips] = poison
-    for m in MODALITIES:
-        for i in clips:
-            corpus.rows[m][i][:] = np.nan
-    datamodule = load(corpus, granularity=granularity)
-    datamodule.setup("fit")
-    assert datamodule.fit_splits == ["train", "valid"]
-    with pytest.raises(DataError, match=f"targets/sentiment of clip {corpus.ids[clips[0]]} is"):
-        datamodule.setup("test")
-
-
-@pytest.mark.parametrize("split", ["train", "valid"])
-def test_required_label_is_never_nan(load: Load, corpus: Corpus, split: str) -> None:
-    corpus.targets["emotions"][corpus.at(split)[0], 3] = np.nan
-    with pytest.raises(DataError, match=r"tiny\.h5: targets/emotions of clip .* nan.*\[0, 3\]"):
-        load(corpus).setup("fit")
-
-
-def test_optional_label_may_be_nan(load: Load, corpus: Corpus) -> None:
-    corpus.targets["emotions"][corpus.at("train")[0]] = np.nan
-    facts = {"emotions": {"range": [0, 3], "optional": True}}
-    datamodule = load(corpus, targets=facts)
-    batch = whole(datamodule, "train")
-    assert list(batch.targets) == ["emotions"]
-    assert batch.targets["emotions"][0].isnan().all()
-    assert not batch.targets["emotions"][1:].isnan().any()
-
-
-@pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_empty_split(load: Load, corpus: Corpus, split: str) -> None:
-    corpus.splits[corpus.at(split)] = "none"
-    datamodule = load(corpus)
-    with pytest.raises(
-        DataError, match=rf"tiny\.h5: no clips in split '{split}'; data\.split is official"
-    ):
-        datamodule.setup("test" if split == "test" else "fit")
-
-
-def test_modality_that_the_file_lacks(load: Load, corpus: Corpus) -> None:
-    del corpus.rows["audio"]
-    message = "modalities asks for audio, but tiny.h5 has no audio; choose modalities=text_visual"
-    with pytest.raises(DataError, match=re.escape(message)):
-        load(corpus).setup("fit")
-
-
-@pytest.mark.parametrize("granularity", ["segment", "video"])
-def test_modality_that_no_train_clip_has(load: Load, corpus: Corpus, granularity: str) -> None:
-    corpus.drop("visual", corpus.at("train").tolist())
-    with pytest.raises(DataError, match=r"tiny\.h5: no train clip has visual"):
-        load(corpus, granularity=granularity).setup("fit")
-
-
-def test_dims_that_differ_from_the_config(load: Load, corpus: Corpus) -> None:
-    message = (
-        "tiny.h5: features/visual has 4 columns, data.dims.visual is 713; set data.dims.visual=4"
-    )
-    with pytest.raises(DataError, match=re.escape(message)):
-        load(corpus, dims=DIMS | {"visual": 713}).setup("fit")
-
-
-def test_target_that_the_file_lacks(load: Load, corpus: Corpus) -> None:
-    with pytest.raises(DataError, match=r"no target 'arousal', found \['emotions', 'sentiment'\]"):
-        load(corpus, targets={"arousal": {"range": [0, 1]}}).setup("fit")
-
-
-def test_file_that_is_not_there(load: Load) -> None:
-    with pytest.raises(DataNotFoundError, match=r"tiny\.h5: not found; make it with msa-prepare"):
-        load(None).setup("fit")
-
-
-def test_file_that_is_not_hdf5(load: Load, tmp_path: Path) -> None:
-    (tmp_path / "tiny.h5").write_text("not HDF5")
-    with pytest.raises(DataError, match=r"tiny\.h5: not a whole HDF5 file"):
-        load(None).setup("fit")
-
-
-@pytest.mark.parametrize(("key", "value"), [("split", "offical"), ("granularity", "clip")])
-def test_unknown_choice_is_a_config_error(load: Load, corpus: Corpus, key: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=rf"data\.{key}.*{value}"):
-        load(corpus, **{key: value})

