@@ -30,6 +30,8 @@ def main(cfg: DictConfig) -> None:
     said = clips.read_transcripts(Path(cfg.transcripts)) if cfg.transcripts else None
     chosen = list(dict.fromkeys([*cfg.metrics, *cfg.compare]))
     runs = collect(cfg.runs, splits=dict.fromkeys(metric.split("/")[0] for metric in chosen))
+    if cfg.subset:
+        chosen = list(dict.fromkeys([*chosen, *(tables.of(cfg.subset, m) for m in cfg.compare)]))
     if faults := list(_faults(cfg, runs, chosen)):
         raise ConfigError("\n".join(faults))
     reference = cfg.reference or ("text" if "text" in runs.groups else None)
@@ -39,7 +41,7 @@ def main(cfg: DictConfig) -> None:
     )
     summary = tables.summarise(runs.table, cfg.metrics, scores, baselines)
     summary = pd.concat([summary, tables.chance(runs, cfg.metrics, scores)], ignore_index=True)
-    comparisons, uncompared = tables.compare(scores, baselines, cfg.compare, reference)
+    comparisons, uncompared = tables.compare(scores, baselines, cfg.compare, reference, cfg.subset)
     sentences = [tables.sentence(row) for _, row in comparisons.iterrows()]
     tested = comparisons["p"].notna().sum() if sentences else 0
     clusters = {metric.split("/")[0]: score.clusters for (_, metric), score in scores.items()}
@@ -94,7 +96,7 @@ def _faults(cfg: DictConfig, runs: "Runs", chosen: list[str]) -> Iterator[str]:
         yield "metrics: empty; give the columns of the table, as metrics=[test/mae]"
     if unknown := [m for m in chosen if m not in runs.metrics]:
         have = ", ".join(runs.metrics)
-        yield f"metrics, compare: no run has {', '.join(unknown)}; there are {have}"
+        yield f"metrics, compare, subset: no run has {', '.join(unknown)}; there are {have}"
     for m in cfg.compare:
         if m.startswith("train/") or not runs.function(runs.groups[0], m):
             yield f"compare: {m} has no interval over clips; compare metrics of valid or test"

@@ -199,10 +199,28 @@ def _row(group: str, metric: str, values: pd.Series, score: Score | None) -> dic
     return row | {"mean": mean, "sd": sd, "low": low, "high": high}
 
 
+def of(subset: str, metric: str) -> str:
+    """The same metric where only some modalities are there: ``test_text/mae``."""
+    split, name = metric.split("/")
+    return f"{split}_{subset}/{name}"
+
+
 def compare(
-    groups: Scores, baselines: Scores, metrics: Sequence[str], reference: str | None
+    groups: Scores,
+    baselines: Scores,
+    metrics: Sequence[str],
+    reference: str | None,
+    subset: str | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Compare every group with a reference group and with the mean predictor, on the same clips.
+    """Compare every group with the mean predictor and more, on the same clips.
+
+    Args:
+        groups: From :func:`bootstrap`.
+        baselines: From there, too.
+        metrics: ``<split>/<metric>``.
+        reference: A group to compare all others with.
+        subset: Modalities, ``text`` or ``text_audio``: every group is compared with itself where
+            the others are masked, which transfer runs are scored on.
 
     Returns:
         One row per comparison: group, reference, metric, difference, low, high, p; over all rows,
@@ -213,6 +231,9 @@ def compare(
     for metric, group in ((m, g) for m in metrics for g in dict.fromkeys(g for g, _ in groups)):
         own, other = groups.get((group, metric)), groups.get((reference or "", metric))
         others = {MEAN_PREDICTOR: baselines.get((group, metric))}
+        if subset:
+            alone = groups.get((group, of(subset, metric)))
+            others = {f"its {subset.replace('_', '+')} alone": alone} | others
         if reference not in (None, group):
             others = {str(reference): other} | others
         for name, score in others.items():

@@ -213,6 +213,7 @@ PREDICTIONS = "predictions.parquet"
         (["compare=[train/mae]"], "compare: train/mae has no interval over clips"),
         (["compare=[test/loss]"], "compare: test/loss has no interval over clips"),
         (["reference=visual"], "reference: no group 'visual'; there are ['text+audio+visual']"),
+        (["subset=text"], "subset: no run has test_text/mae, test_text/corr; there are"),
         (["resample=word"], "resample: 'word' is neither video nor clip"),
         (["resamples=99"], "resamples: 99 found"),
         (["groups=0"], "groups, clips: 0 and 1000 found"),

@@ -166,6 +166,29 @@ def test_comparisons_are_with_the_reference_and_the_mean_predictor(runs: Runs) -
     assert "undefined, not tested" in tables.sentence(comparisons.iloc[3])
 
 
+def test_a_group_is_compared_with_itself_on_some_modalities(make_run: MakeRun) -> None:
+    for seed in range(3):
+        folder = make_run(f"full-{seed}", seed=seed, noise=0.5)
+        alone = make_run(f"text-{seed}", seed=seed + 10, noise=1.0)
+        frames = [pd.read_parquet(f / "predictions.parquet") for f in (folder, alone)]
+        frames[1] = frames[1][frames[1]["split"] == "test"].assign(split="test_text")
+        pd.concat(frames).to_parquet(folder / "predictions.parquet")
+        stored = [json.loads((f / "metrics.json").read_text()) for f in (folder, alone)]
+        stored[0]["test_text"] = stored[1]["test"]
+        (folder / "metrics.json").write_text(json.dumps(stored[0]))
+    runs = collect(f"{folder.parent}/full-*")
+    wanted = ["test/mae", "test_text/mae"]
+    groups, baselines, _ = tables.bootstrap(runs, wanted, by="video", resamples=200, seed=0)
+    comparisons, reasons = tables.compare(groups, baselines, wanted[:1], None, "text")
+    assert reasons == []
+    assert comparisons["reference"].tolist() == ["its text alone", "mean predictor"]
+    means = runs.table[wanted].mean()
+    assert comparisons["difference"][0] == pytest.approx(means.iloc[0] - means.iloc[1], abs=1e-6)
+    assert tables.sentence(comparisons.iloc[0]).endswith("text+audio+visual is better")
+    comparisons, reasons = tables.compare(groups, baselines, wanted[:1], None, "audio")
+    assert reasons == ["text+audio+visual vs its audio alone: test/mae has no interval"]
+
+
 def test_a_group_works_where_the_corrected_interval_of_its_gain_excludes_0() -> None:
     def row(group: str, metric: str, low: float, high: float) -> dict[str, object]:
         return {
