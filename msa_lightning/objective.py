@@ -4,7 +4,7 @@ Regression, emotion classification, valence-arousal and several tasks at once ar
 :class:`Objective`, written in ``conf/objective`` and ``conf/loss``; not subclasses.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,12 +41,15 @@ class Target:
             network's output is the value itself. :func:`most_likely`, say.
         truth: From the labels of the data to what is to be predicted; None where that is the same.
         classes: How many there are, if each truth is the index of one; None if it is a number.
+        names: What the K outputs are called: the classes of a target that is one of K, the
+            components of one that has K.
     """
 
     size: int
     decode: Callable[[Tensor], Tensor] | None = None
     truth: Callable[[Tensor], Tensor] | None = None
     classes: int | None = None
+    names: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,11 @@ class Objective:
             f"objective.targets.{n}: decode and classes belong together; give both, or neither"
             for n, t in targets.items()
             if (t.classes is None) != (t.decode is None)
+        ]
+        faults += [
+            f"objective.targets.{n}.names: {len(t.names)} found, expected size, {t.size}"
+            for n, t in targets.items()
+            if t.names is not None and len(t.names) != t.size
         ]
         faults += [f"objective.metrics: '{n}' stands twice" for n in names if names.count(n) > 1]
         faults += [

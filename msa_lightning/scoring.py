@@ -97,8 +97,9 @@ def contributions(module: FusionModule, batches: Iterable[Batch]) -> pd.DataFram
 
     Returns:
         A row per clip, target and component with columns id, target, component, score (NaN where
-        every modality is missing), and ``contribution_<modality>`` (NaN where it is missing,
-        nothing else is there, or the score is a class, whose number means nothing).
+        every modality is missing), name (of the component) and class (that the score numbers), both
+        empty where the objective has no names, and ``contribution_<modality>`` (NaN where it is
+        missing, nothing else is there, or the score is a class, whose number means nothing).
     """
     module.eval()
     classes = [name for name, target in module.objective.targets.items() if target.classes]
@@ -112,9 +113,13 @@ def contributions(module: FusionModule, batches: Iterable[Batch]) -> pd.DataFram
             for m, mask in batch.masks.items()
         }
         for name, values in scores.items():
-            for i, k in itertools.product(range(len(batch)), range(values.shape[1])):
+            names, components = module.objective.targets[name].names or (), values.shape[1]
+            for i, k in itertools.product(range(len(batch)), range(components)):
                 score = float(values[i, k]) if number[i] else math.nan
                 row = {"id": batch.ids[i], "target": name, "component": k, "score": score}
+                row["name"] = names[k] if len(names) == components else ""
+                one_of_them = len(names) > components and number[i]
+                row["class"] = names[int(score)] if one_of_them else ""
                 for m, others in without.items():
                     counts = present[m][i] and number[i] > 1 and name not in classes
                     rest = float(others[name][i, k])

@@ -65,12 +65,14 @@ class View:
         name: The target and, if it has several, the component.
         target: The target.
         component: Number of the component.
+        classes: Names of the classes; None if these are numbers.
         frames: By group: index id, columns as ``Runs.predictions`` gives them.
     """
 
     name: str
     target: str
     component: int
+    classes: Sequence[str] | None
     frames: dict[str, pd.DataFrame]
 
 
@@ -216,10 +218,15 @@ def _views(runs: Runs, groups: Sequence[str], wanted: Wanted, notes: list[str]) 
             except DataError as error:
                 notes.append(f"{group}: {target} is not shown: {error}")
         components = sorted({c for f in frames.values() for c in f.index.unique("component")})
+        names = next((named[target].names for named in targets.values() if target in named), None)
         for component in components:
             own = {g: clips.of_component(f, component) for g, f in frames.items()}
-            name = target if len(components) == 1 else f"{target} {component}"
-            yield View(name, target, component, {g: f for g, f in own.items() if len(f)})
+            name = target
+            if len(components) > 1:
+                name += f" {names[component] if names else component}"
+            classes = names if len(components) == 1 else None
+            frames_ = {g: f for g, f in own.items() if len(f)}
+            yield View(name, target, component, classes, frames_)
 
 
 def _show(
@@ -231,6 +238,10 @@ def _show(
     alone = clips.single_modalities(runs, view.frames, wanted.split, view.target, view.component)
     classes = _objective(view, runs).targets[view.target].classes is not None
     table = clips.tabulate(runs, view.frames, alone, classes=classes)
+    if view.classes:
+        names = dict(enumerate(view.classes))
+        numbers = [c for c in table if c not in ("error", "disagreement")]
+        table[numbers] = table[numbers].apply(lambda column: column.map(names))
     if said:
         place = list(table).index(next(iter(view.frames)))
         table.insert(place, "transcript", [said.get(clip, "") for clip in table.index])
@@ -262,7 +273,7 @@ def _draw(view: View, runs: Runs) -> Iterator[tuple[str, str, Figure, str]]:
     target = objective.targets[view.target]
     percent = "Percent of each true class, all seeds together"
     if target.classes:
-        figure = plots.draw_confusion(view.frames, range(target.classes))
+        figure = plots.draw_confusion(view.frames, range(target.classes), view.classes)
         yield "confusion", "Confusion", figure, f"{percent}."
         return
     figure = plots.draw_fit(view.frames)

@@ -151,13 +151,15 @@ def draw_fit(frames: Frames) -> Figure:
     return figure
 
 
-def draw_confusion(frames: Frames, classes: range) -> Figure:
+def draw_confusion(frames: Frames, classes: range, names: Sequence[str] | None = None) -> Figure:
     """Draw how often each true class was predicted as which, in percent of the true class.
 
     Args:
         frames: With values in classes already.
         classes: The classes, in order.
+        names: What they are called.
     """
+    names = names or [f"{c:g}" for c in classes]
     with _figure(len(frames), height=2.7) as (figure, grid):
         for number, (axes, (group, frame)) in enumerate(zip(grid, frames.items(), strict=False)):
             truth, p = _pooled(frame)
@@ -169,8 +171,8 @@ def draw_confusion(frames: Frames, classes: range) -> Figure:
                 colour = "white" if share[i, j] > 50 else "black"
                 text = f"{share[i, j]:.0f}" if totals[i] else "none"
                 axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
-            axes.set_xticks(range(len(classes)), [f"{c:g}" for c in classes])
-            axes.set_yticks(range(len(classes)), [f"{c:g}" for c in classes])
+            axes.set_xticks(range(len(classes)), names, rotation=90 * (max(map(len, names)) > 2))
+            axes.set_yticks(range(len(classes)), names)
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set(xlabel="predicted", title=_wrapped(group))

@@ -51,7 +51,7 @@ def draw_timeline(scores: pd.DataFrame, path: Path, *, synthetic: bool) -> None:
     figure = Figure(figsize=(10, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     for (target, component), part in scores.groupby(["target", "component"]):
-        label = f"{target} {component}" if scores["component"].max() else target
+        label = _of(part.iloc[0]) if scores["component"].max() else target
         for number, row in enumerate(part.itertuples()):
             interval: list[Any] = [row.start, row.end]
             colour = f"C{component}"
@@ -85,13 +85,22 @@ def show_predictions(scores: pd.DataFrame, run: LoadedRun, out: Path) -> None:
     for _, row in scores.iterrows():
         cells = [escape(row["id"]), _seconds(row["start"], row["end"])]
         if several:
-            cells.append(f"{row['target']} {row['component']}")
-        cells.append(_number(row["score"], sign=False))
+            cells.append(_of(row))
+        cells.append(_score(row))
         cells += [row[f"missing_{m}"] or _number(row[f"contribution_{m}"]) for m in modalities]
         table.add_row(*cells)
     Console().print(table)
     synthetic = " (a run on synthetic data)" if run.provenance["data"]["synthetic"] else ""
     log.info("%s%s: scores.csv, scores.json in %s", run.dir, synthetic, out)
+
+
+def _of(row: pd.Series) -> str:
+    """The target, and which of its components."""
+    return f"{row['target']} {row['name'] or row['component']}"
+
+
+def _score(row: pd.Series) -> str:
+    return row["class"] or _number(row["score"], sign=False)
 
 
 def _seconds(start: float, end: float) -> str:

@@ -41,4 +41,6 @@ def test_a_run_of_two_tasks_is_evaluated_and_reported(train_demo: Train, tmp_pat
     wanted = Wanted(title="t", metrics=METRICS, split="test", groups=8, reference=None, clips=100)
     write_page(Findings(runs, summary, comparisons, []), wanted, tmp_path / "page")
     page = (tmp_path / "page" / "report.html").read_text()
-    assert "emotions 5" in page
+    assert "emotions happy" in page
+    assert "emotions fear" in page
+    assert (tmp_path / "page" / "clips_emotions_fear.csv").is_file()

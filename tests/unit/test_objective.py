@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from msa_lightning.batch import Clip, Output, collate
 from msa_lightning.errors import ConfigError
 from msa_lightning.metrics import accuracy, corr, mae
-from msa_lightning.objective import Objective, Scores, Target, Term
+from msa_lightning.objective import Objective, Scores, Target, Term, most_likely
 
 NAN = math.nan
 
@@ -204,6 +204,13 @@ def test_all_faults_are_listed_at_once() -> None:
         "objective.history: 'acc7' is not among the metrics",
     ):
         assert any(line.startswith(fault) for line in lines), fault
+
+
+def test_every_output_has_a_name_or_none() -> None:
+    three = Target(3, decode=most_likely, classes=3, names=["low", "high"])
+    wrong = r"targets\.emotion\.names: 2 found, expected size, 3"
+    with pytest.raises(ConfigError, match=wrong):
+        objective(targets={"sentiment": Target(1), "emotion": three})
 
 
 def test_monitor_is_always_in_the_history() -> None:

@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from msa_lightning.metrics import accuracy, mae
 from msa_lightning.models.concat import Concatenation
 from msa_lightning.modules.fusion import FusionModule
 from msa_lightning.objective import Objective, Target, Term
-from msa_lightning.scoring import mean_predictor, score
+from msa_lightning.scoring import contributions, mean_predictor, score
 
 LABELS = np.array([0, 2, 2, 1, 2, np.nan, 0], np.float32)[:, None]
 
@@ -64,6 +65,23 @@ def test_classes_are_stored_one_per_clip(objective: Objective) -> None:
     known = predictions.dropna(subset="label")
     right = (known["label"] == known["prediction"]).mean()
     assert metrics["acc"] == pytest.approx(right)
+
+
+def test_a_class_is_called_by_its_name_and_a_component_by_its_own(objective: Objective) -> None:
+    net = Concatenation(dims={"text": 4}, outputs=objective.outputs, hidden=8, dropout=0.0)
+    module = FusionModule(net=net, objective=objective)
+
+    def names(**target: object) -> pd.DataFrame:
+        objective.targets["emotion"] = Target(3, names=("low", "middle", "high"), **target)  # type: ignore[arg-type]
+        return contributions(module, Data().ordered_dataloader("test"))
+
+    found = names(decode=partial(torch.argmax, dim=-1), classes=3)
+    assert len(found) == 7
+    assert found["class"].tolist() == [("low", "middle", "high")[int(x)] for x in found["score"]]
+    assert set(found["name"]) == {""}
+    found = names()
+    assert found["name"].tolist() == 7 * ["low", "middle", "high"]
+    assert set(found["class"]) == {""}
 
 
 def test_baseline_of_classes_is_the_commonest(objective: Objective) -> None:

@@ -144,6 +144,8 @@ def test_classes_have_a_confusion_and_a_most_frequent_one(
     assert {p.stem for p in (tmp_path / "figures").iterdir()} == {"results", "confusion_emotion"}
     listed = pd.read_csv(tmp_path / "clips_emotion.csv")
     assert set(listed["disagreement"]) == {0, 1}
+    assert set(listed["label"]) == {"neutral", "calm", "angry"}  # squares modulo 8
+    assert "surprised" in (tmp_path / "figures" / "confusion_emotion.svg").read_text()
     assert listed["error"].equals((listed["text"] != listed["label"]).astype(float))
 
 
