@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> float:
 def adapt(run: "Run") -> float:
     """Train an adapter, continue it, or report what an earlier call has finished.
 
-    Gradients come from clips of the source's training split alone.
+    Gradients come from clips of the source's training split alone, unless ``transductive``.
 
     Returns:
         The loss of the last epoch; NaN if there was no training.
@@ -50,7 +50,7 @@ def adapt(run: "Run") -> float:
         raise ConfigError(f"control: '{cfg.control}' is not untrained or shuffled")
     base, datamodule = load_base(cfg.base), instantiate(cfg.data)
     known_to_base(base, [m])
-    provenance = follow(datamodule.provenance, [base])
+    provenance = follow(datamodule.provenance, [base], transductive=cfg.transductive)
     check(run, provenance)
     if run.metrics and not cfg.again:
         log.info("finished before: %s", run.dir)

@@ -140,6 +140,8 @@ def _notes(cfg: DictConfig, runs: "Runs", tested: int, clusters: dict[str, int])
         yield "What is said of a group of one seed holds for that trained model only."
     if table["synthetic"].any():
         yield "Synthetic data: these numbers say nothing about real corpora."
+    if seen := [g for g in runs.groups if _transductive(runs, g)]:
+        yield f"Transductive, adapters have seen features of test clips: {', '.join(seen)}."
     for what in ("commit", "digest"):
         if table[what].nunique() > 1:
             yield f"The runs differ in their {what}: {', '.join(table[what].unique())}."
@@ -147,6 +149,10 @@ def _notes(cfg: DictConfig, runs: "Runs", tested: int, clusters: dict[str, int])
         yield "Some runs are of code with uncommitted changes."
     for folder, reason in runs.left_out.items():
         yield f"Left out: {folder}: {reason}"
+
+
+def _transductive(runs: "Runs", group: str) -> bool:
+    return any(run.provenance["data"].get("transductive", False) for run in runs.of(group))
 
 
 def _read(path: Path) -> "pd.DataFrame":

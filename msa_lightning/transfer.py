@@ -57,7 +57,8 @@ def transfer(run: "Run") -> dict[str, float]:
     source = data = instantiate(cfg.data)
     if cfg.control == "oracle":
         data = use_own_features(run, base, source)
-    provenance = follow(data.provenance, [base, *given.values()])
+    builds_on = [base, *given.values()]
+    provenance = follow(data.provenance, builds_on, transductive=cfg.transductive)
     describe(run, base, data.dims, given)
     check(run, provenance)
     if run.metrics and not cfg.again:

@@ -58,6 +58,8 @@ def load_given(cfg: DictConfig) -> dict[str, LoadedRun]:
         raise ConfigError(
             "share: control=direct trains on all of the source's training clips; leave share out"
         )
+    if cfg.control in ("direct", "oracle") and cfg.transductive:
+        raise ConfigError(f"transductive: control={cfg.control} has no adapters; leave it out")
     if cfg.control and given:
         raise ConfigError(
             f"control={cfg.control} is about adapters that are trained here; leave out "
@@ -71,17 +73,21 @@ def load_given(cfg: DictConfig) -> dict[str, LoadedRun]:
     return {m: load_adapter(path, m) for m, path in given.items()}
 
 
-def follow(data: dict[str, Any], runs: Sequence[LoadedRun]) -> dict[str, Any]:
+def follow(
+    data: dict[str, Any], runs: Sequence[LoadedRun], *, transductive: bool
+) -> dict[str, Any]:
     """What a run that builds on others records about its data: their weights, too.
 
     Args:
         data: What the datamodule says about its files.
         runs: A base run, and adapters.
+        transductive: Whether the run itself learns from features of test clips.
     """
+    transductive |= any(r.provenance["data"].get("transductive", False) for r in runs)
     weights = {str(r.dir): selected_checkpoint(r.dir, r.cfg).read_bytes() for r in runs}
     digests = {run: hashlib.sha256(content).hexdigest() for run, content in weights.items()}
     synthetic = data["synthetic"] or any(r.provenance["data"]["synthetic"] for r in runs)
-    return data | {"synthetic": synthetic, "builds_on": digests}
+    return data | {"synthetic": synthetic, "transductive": transductive, "builds_on": digests}
 
 
 def check(run: Run, data: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ class Material:
     """What an adapter is trained on.
 
     Attributes:
-        source: M clips of the source's training split, with the labels that they teach with.
+        source: M clips of the source's training split, with the labels that they teach with; if
+            ``transductive``, also those of the other splits, unlabelled.
         targets: Vectors (N, D) of the base run's training split, as its model sees them.
         target_labels: Labels (N, K) of these.
         pairs: Counterparts (M, D) of the source clips in the target space; a row of NaN where there
@@ -50,25 +51,37 @@ def gather(
     known: Mapping[str, Tensor],
     generator: torch.Generator,
 ) -> Material:
-    """Collect it, all of it from training splits.
+    """Collect it, all of it from training splits unless ``transductive``.
 
     Args:
-        cfg: Of the adapter run: modality, targets, share, seed, control.
+        cfg: Of the adapter run: modality, targets, share, transductive, seed, control.
         base: The base run.
         datamodule: Of the source.
         known: Target-space vector (D,) of source clips, by id.
         generator: Of the shuffling, if ``control`` is ``shuffled``: each clip then has the label
             and the counterpart of another.
+
+    Raises:
+        ConfigError: If the settings do not go together.
     """
+    if cfg.transductive and (cfg.control == "shuffled" or cfg.share != 1):
+        raise ConfigError(
+            "transductive: takes the clips of all splits as they are; leave out share and "
+            "control=shuffled"
+        )
     targets, labels = sample_targets(base, cfg.modality, cfg.targets, cfg.seed)
     whole = clips(datamodule, "train", cfg.modality)
     source = some_videos(whole, videos(datamodule, whole.ids), cfg.share, cfg.seed)
     order = torch.arange(len(source))
     if cfg.control == "shuffled":
         order = torch.randperm(len(source), generator=generator)
-    pairs = look_up(known, [source.ids[i] for i in order.tolist()])
+    ids = [source.ids[i] for i in order.tolist()]
     source = take(source, torch.arange(len(source)), labels=order)
-    return Material(source, targets, labels, pairs)
+    if cfg.transductive:
+        for split in ("valid", "test"):
+            source = join(source, clips(datamodule, split, cfg.modality))
+        ids = source.ids
+    return Material(source, targets, labels, look_up(known, ids))
 
 
 def clips(datamodule: Any, split: str, modality: str) -> VectorDataset:
@@ -96,6 +109,24 @@ def take(dataset: VectorDataset, rows: Tensor, labels: Tensor | None = None) -> 
     targets = {name: y[of].numpy() for name, y in dataset.targets.items()}
     ids = [dataset.ids[i] for i in rows.tolist()]
     return VectorDataset(ids=ids, features=features, present=masks, targets=targets)
+
+
+def join(dataset: VectorDataset, more: VectorDataset) -> VectorDataset:
+    """A dataset and the clips of another, without their labels."""
+    features, masks, targets = (
+        {name: torch.cat([x, there[name]]) for name, x in here.items()}
+        for here, there in (
+            (dataset.features, more.features),
+            (dataset.masks, more.masks),
+            (dataset.targets, {name: y * torch.nan for name, y in more.targets.items()}),
+        )
+    )
+    return VectorDataset(
+        ids=[*dataset.ids, *more.ids],
+        features={m: x[:, 0].numpy() for m, x in features.items()},
+        present={m: x[:, 0].numpy() for m, x in masks.items()},
+        targets={name: y.numpy() for name, y in targets.items()},
+    )
 
 
 def some_videos(

@@ -240,8 +240,8 @@ def _show(
     table = clips.tabulate(runs, view.frames, alone, classes=classes)
     if view.classes:
         names = dict(enumerate(view.classes))
-        numbers = [c for c in table if c not in ("error", "disagreement")]
-        table[numbers] = table[numbers].apply(lambda column: column.map(names))
+        for column in [c for c in table if c not in ("error", "disagreement")]:
+            table[column] = table[column].map(names)
     if said:
         place = list(table).index(next(iter(view.frames)))
         table.insert(place, "transcript", [said.get(clip, "") for clip in table.index])

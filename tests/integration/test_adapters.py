@@ -67,6 +67,23 @@ def test_a_share_is_whole_videos_and_lies_in_every_larger_one(
     assert half == {clip for clip in whole if clip.split("_")[0] in videos}
 
 
+def test_a_transductive_adapter_sees_every_clip_and_no_label_but_those_of_training(
+    bench: Bench, tmp_path: Path, taught: set[str]
+) -> None:
+    train = bench.adapt(tmp_path / "train", "alignment=task").provenance["data"]
+    assert train["transductive"] is False
+    own = set(taught)
+    taught.clear()
+    objective = ["alignment=task", "+alignment.mse=1", WATCH]
+    run = bench.adapt(tmp_path / "all", *objective, "transductive=true")
+    assert run.provenance["data"]["transductive"] is True
+    rest = taught - own
+    assert bench.valid_and_test == rest
+    assert not any(value.isnan().any() for value in weights(run.dir).values())
+    moved = bench.transfer(tmp_path / "t", f"adapters.text={run.dir}", "modalities=text")
+    assert moved.provenance["data"]["transductive"] is True
+
+
 @pytest.mark.parametrize("pairing", ["random", "centroid", "label_matched", "paired"])
 def test_every_pairing_trains(bench: Bench, tmp_path: Path, pairing: str) -> None:
     few = ("pairing.centroids=3",) if pairing == "centroid" else ()

@@ -130,9 +130,11 @@ def test_what_speaks_against_the_numbers_is_said(make_run: MakeRun, report: Repo
     make_run("one", seed=0, synthetic=True)
     (make_run("two", seed=1) / "metrics.json").unlink()
     path = make_run("three", seed=2) / "provenance.json"
-    path.write_text(path.read_text().replace("c0ffee", "beef").replace("false", "true", 1))
+    changed = path.read_text().replace("c0ffee", "beef").replace("false", "true", 1)
+    path.write_text(changed.replace('"digest"', '"transductive": true, "digest"'))
     assert report("out=out") == 0
     text = Path("out/table.md").read_text()
+    assert "Transductive, adapters have seen features of test clips: text+audio+visual." in text
     assert "Synthetic data" in text
     assert "The runs differ in their commit: c0ffee, beef-dirty." in text
     assert "uncommitted changes" in text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from msa_lightning.adapters.material import look_up, some_videos, take, videos
+from msa_lightning.adapters.material import join, look_up, some_videos, take, videos
 from msa_lightning.datasets.clips import VectorDataset
 from msa_lightning.errors import ConfigError
 
@@ -60,6 +60,19 @@ def test_a_share_does_not_depend_on_the_order_of_clips() -> None:
     backwards = take(dataset(), torch.arange(len(IDS) - 1, -1, -1))
     a, b = (some_videos(d, VIDEOS, 0.5, 0).ids for d in (dataset(), backwards))
     assert set(a) == set(b)
+
+
+def test_joined_clips_are_unlabelled() -> None:
+    more = take(dataset(), torch.tensor([2, 0]))
+    whole, joined = dataset(), join(dataset(), more)
+    assert joined.ids == [*whole.ids, *more.ids]
+    n = len(IDS)
+    for kind in ("features", "masks"):
+        found = getattr(joined, kind)["text"]
+        assert torch.equal(found[:n], getattr(whole, kind)["text"])
+        assert torch.equal(found[n:], getattr(more, kind)["text"])
+    assert torch.equal(joined.targets["sentiment"][:n], whole.targets["sentiment"])
+    assert joined.targets["sentiment"][n:].isnan().all()
 
 
 def test_a_clip_that_is_not_among_the_videos_is_its_own() -> None:
