@@ -26,7 +26,7 @@ QUIET = ("~callbacks.progress", "+trainer.enable_progress_bar=false")
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The clips of the demo's raw half, as many as there, as a table of what is said."""
-    drawn = draw_clips(seed=0, videos=120, clips_per_video=2)
+    drawn = draw_clips(seed=0, videos=160, clips_per_video=2)
     rows = [(c.video, c.n, c.label, c.text, c.split, c.n, c.n + 1) for c in drawn]
     return pd.DataFrame(
         rows, columns=["video_id", "clip", "label", "text", "split", "start", "end"]
@@ -41,7 +41,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         resolve(configure("prepare", "source=demo", f"paths.prepared={folder}")).source
     ).prepare()
     fixed = ["experiment=demo", "modalities=text", f"paths.prepared={folder}"]
-    fixed += ["optimizer.weight_decay=0.001"]  # predictions that span the range of the labels
     with run_context(configure("train", *fixed, f"paths.run={folder}/run", *QUIET)) as run:
         train(run)
     return folder / "run"

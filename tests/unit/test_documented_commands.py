@@ -1,4 +1,4 @@
-"""Every command in the README and in the guide composes: no option in them is misspelt or gone."""
+"""Every command in documents and Makefile composes: no option in them is misspelt or gone."""
 
 import re
 import shlex
@@ -13,6 +13,7 @@ from msa_lightning.config import CONF, _quote_paths
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/cluster.md", "notebooks/README.md", "experiments/*/README.md")
+MAKE = re.compile(r"^\t-?msa-(\w+) (.*)", re.M)
 COMMAND = re.compile(r"^(?:\S*srun )?msa-(\w+) (.*)")
 
 
@@ -23,7 +24,11 @@ def documented() -> list[tuple[str, str]]:
         blocks = re.findall(r"^```\w+\n(.*?)^```", path.read_text(), re.M | re.S)
         lines = "".join(blocks).replace("\\\n", " ").splitlines()
         commands += [(m[1], re.sub("<[^>]*>", "x", m[2])) for m in map(COMMAND.match, lines) if m]
-    return commands
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ").replace("$(BIN)/", "")
+    for name, value in re.findall(r"^(\w+) := (.*)", makefile, re.M):
+        makefile = makefile.replace(f"$({name})", value)
+    lines = [(m[1], re.sub(r'"[^"]*\$\$[^"]*"', "run=x", m[2])) for m in MAKE.finditer(makefile)]
+    return commands + [(name, rest.split(" > ")[0]) for name, rest in lines]
 
 
 @pytest.mark.slow
