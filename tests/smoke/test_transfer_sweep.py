@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from msa_lightning.run import LoadedRun, load_run
@@ -51,6 +52,32 @@ def half_way(folder: Path) -> bool:
     ]
     training = [adapter for adapter in adapters if not (adapter / "metrics.json").is_file()]
     return len(training) > 0 and any(folder.glob("mosi/*/metrics.json"))
+
+
+@pytest.mark.slow
+def test_every_pairing_in_one_sweep(prepared: Path, tmp_path: Path) -> None:
+    pairings = ("random", "centroid", "label_matched", "paired")
+    corpus = make_raw(tmp_path / "raw")
+    for k, path in enumerate(sorted(corpus.glob("Raw/Transcript/Segmented/*"))):
+        path.write_text(path.read_text().replace("IT", k * "WAS " + "IT"))  # ten different vectors
+    source = {"folder": corpus, "labels": "labels.csv", "folds": "folds.json"}
+    fixed = ["data=mosi", "modalities=text", "extractor/text=word_vectors"]
+    fixed += [f"extractor.text.path={corpus}/vectors.txt", "data.extraction.workers=0"]
+    fixed += [f"data.source.{key}={value}" for key, value in source.items()]
+    fixed += ["data.batch_size=4", "trainer.max_epochs=2", f"paths.cache={tmp_path / 'cache'}"]
+
+    def msa(name: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", f"msa_lightning.{name}", *arguments]
+        there: dict[str, Any] = {"cwd": tmp_path, "env": environment(prepared)}
+        subprocess.run(command, **there, check=True, timeout=600)
+
+    msa("train", *fixed, "model.hidden=8", "selection=none", "paths.run=base")
+    few = ("base=base", "targets=11", "draws=11")
+    msa("transfer", "-m", *fixed, *few, f"pairing={','.join(pairings)}")
+    msa("report", "runs=runs/mosi/*", "out=report", "html=false", "metrics=[test/mae]")
+    table = pd.read_csv(tmp_path / "report" / "results.csv")
+    names = ("Random", "Centroid", "LabelMatched", "Paired")
+    assert set(table["group"]) == {f"pairing={name}" for name in names}
 
 
 @pytest.mark.slow
