@@ -37,12 +37,12 @@ def adapt(run: "Run") -> float:
     """
     import torch
 
-    from msa_lightning.adapters.examine import examine
+    from msa_lightning.adapters.examine import examine, spread
     from msa_lightning.adapters.lineage import check, follow, load_base, same_scale
     from msa_lightning.adapters.material import gather
     from msa_lightning.adapters.spaces import counterparts, known_to_base
     from msa_lightning.datasets.loader import batch_loader
-    from msa_lightning.records import show, write_json
+    from msa_lightning.records import show, write, write_json
     from msa_lightning.run import log
 
     cfg, m = run.cfg, run.cfg.modality
@@ -105,8 +105,10 @@ def adapt(run: "Run") -> float:
     metrics = examine(adapter, datamodule, m, material.targets, known)
     for split, scores in metrics.items():
         scores |= {f"{name}_before": before[split][name] for name in ("coral", "mmd")}
-    counts = {"targets": len(material.targets), "parameters": parameters}
-    metrics["train"] |= {"loss": module.train_loss} | counts
+    taught = {"taught": len(material.source), "targets": len(material.targets)}
+    metrics["train"] |= {"loss": module.train_loss, "parameters": parameters} | taught
+    ratios = spread(adapter, datamodule, m, material.targets)
+    write(run.dir / "variance_ratio.csv", ratios.to_csv())
     write_json(run.dir / "metrics.json", metrics)
     shown = {"loss": module.train_loss} | list(metrics.values())[-1]
     names = ("loss", "variance_ratio", "coral", "mmd", "neighbour_overlap", "r2")

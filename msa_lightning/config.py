@@ -326,7 +326,8 @@ def _misconfigured() -> type[Exception]:
 def settings(cfg: DictConfig) -> dict[str, Any]:
     """Everything that can change a result.
 
-    Where files lie, who watches, and how many devices share the work do not count.
+    Where files lie, who watches, how batches are loaded, and how many devices share the work do not
+    count.
     """
     content: Any = OmegaConf.to_container(resolve_but_paths(cfg), resolve=False)
     for key in ("paths", "logger", "hydra", "again"):

@@ -33,7 +33,7 @@ def most_likely(scores: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Target:
-    """One thing to predict.
+    """One thing to predict. Only classes are decoded: ``decode`` and ``classes`` go together.
 
     Attributes:
         size: K, the width of the prediction.
@@ -50,6 +50,12 @@ class Target:
     truth: Callable[[Tensor], Tensor] | None = None
     classes: int | None = None
     names: Sequence[str] | None = None
+
+    @property
+    def components(self) -> int:
+        """How many values a truth has: 1 of a target that is one of K classes, else K."""
+        raw = torch.zeros(1, self.size)
+        return (self.decode(raw) if self.decode else raw).numel()
 
 
 @dataclass(frozen=True)
@@ -183,9 +189,11 @@ class Objective:
             target: {n: f for n, f in functions.items() if names is None or n in names}
             for target, functions in self.metrics.items()
         }
-        raw = {name: torch.zeros(1, target.size) for name, target in self.targets.items()}
-        outputs = {name: values.shape[1] for name, values in self.decode(raw).items()}
-        return {t: SplitMetrics(named, outputs[t]) for t, named in chosen.items() if named}
+        return {
+            t: SplitMetrics(named, self.targets[t].components)
+            for t, named in chosen.items()
+            if named
+        }
 
 
 def labelled(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

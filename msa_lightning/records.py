@@ -1,4 +1,4 @@
-"""The small files of a run folder: read them, and write them whole or not at all."""
+"""Small files, of a run folder above all: read them, and write them whole or not at all."""
 
 import json
 import math
@@ -44,11 +44,16 @@ def read_provenance(run: Path) -> dict[str, Any]:
     return provenance
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all; NaN, which JSON does not have, becomes null."""
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON; NaN, which JSON does not have, becomes null."""
+    write(path, json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
 
 
 def _without_nan(content: Any) -> Any:

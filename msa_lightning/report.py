@@ -22,9 +22,9 @@ def main(cfg: DictConfig) -> None:
     import pandas as pd
     from rich.console import Console
 
+    from msa_lightning.records import write
     from msa_lightning.reporting import clips, tables
     from msa_lightning.reporting.collect import collect
-    from msa_lightning.reporting.files import write
 
     expected = _read(Path(cfg.expect)) if cfg.expect else None
     said = clips.read_transcripts(Path(cfg.transcripts)) if cfg.transcripts else None
@@ -51,17 +51,21 @@ def main(cfg: DictConfig) -> None:
     out.mkdir(parents=True, exist_ok=True)
     cells = tables.cells(summary)
     parts = [tables.markdown(cells)]
+    adapters = runs.adapters()
+    measured = tables.adapters(adapters)
+    if len(measured):
+        parts.append(tables.markdown(measured.set_index("group")))
     parts += ["\n".join(f"- {line}" for line in lines) for lines in (sentences, notes) if lines]
     write(out / "results.csv", runs.table.to_csv(index=False))
     write(out / "table.md", "\n\n".join(parts) + "\n")
     write(out / "table.csv", summary.to_csv(index=False))
     write(out / "table.tex", tables.latex(cells))
-    if len(adapters := runs.adapters()):
+    if len(adapters):
         write(out / "adapters.csv", adapters.to_csv(index=False))
     if cfg.html:
         from msa_lightning.reporting.document import Findings, write_page
 
-        found = Findings(runs, summary, comparisons, notes, said)
+        found = Findings(runs, summary, comparisons, measured, notes, said)
         write_page(found, _wanted(cfg, chosen, reference), out)
 
     console = Console(highlight=False, markup=False)
@@ -70,7 +74,9 @@ def main(cfg: DictConfig) -> None:
     written = [out / name for name in ("results.csv", "table.md")]
     written += [out / "adapters.csv"] if len(adapters) else []
     written += [out / "report.html"] if cfg.html else []
-    written += [out / "figures" / "results.png"] if cfg.html and cfg.compare else []
+    written += (
+        [out / "figures" / "results.png"] if cfg.html and {*cfg.compare} & {*cfg.metrics} else []
+    )
     console.print(f"runs {cfg.runs}", *written, sep="\n  ", soft_wrap=True)
     console.print(*tables.conclusions(comparisons), sep="\n", soft_wrap=True)
     if deviates:

@@ -8,6 +8,7 @@
 ``checkpoints/``        ``best.ckpt`` (by validation) and ``last.ckpt`` (to continue from)
 ``metrics.json``        final metrics by split; ``test`` is added by msa-evaluate
 ``predictions.parquet`` split, id, target, its component, label, prediction, one per modality
+``variance_ratio.csv``  of an adapter: its outputs' variance over the targets', by dimension
 ``train.log``           what was printed
 ======================  ==========================================================================
 """
@@ -53,6 +54,7 @@ from msa_lightning.slurm import leave_ending_to_slurm
 log = logging.getLogger("msa_lightning")
 
 # Half a million objects of the libraries; looking at them would cost each run a third of a second.
+# Cycles that exist by now are never collected, which for a command are none.
 gc.freeze()
 
 SUPPLIED = {
@@ -158,7 +160,7 @@ class Run:
         """Remove what an earlier call left, to begin again."""
         if self.main:
             names = ("history.csv", "metrics.json", "predictions.parquet", "provenance.json")
-            for pattern in ("checkpoints/*", *names):
+            for pattern in ("checkpoints/*", *names, "variance_ratio.csv"):
                 for path in self.dir.glob(pattern):
                     path.unlink()
 
@@ -336,8 +338,9 @@ def _failure(path: Path) -> str:
     _, failed, after = text.rpartition(" ERROR failed\n")
     if not failed or re.search(r"^\d{4}-\d\d-\d\d ", after, re.M):  # started again since
         return ""
-    said = [line for line in after.splitlines() if line and not line.startswith(" ")]
-    return f"; it failed: {said[-1]}" if said else ""
+    error = after.rpartition("Traceback (most recent call last):\n")[2]  # the last of a chain
+    said = next((line for line in error.splitlines() if line and not line[0].isspace()), "")
+    return f"; it failed: {said}" if said else ""
 
 
 def run_folders(pattern: str) -> list[Path]:

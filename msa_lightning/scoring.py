@@ -66,7 +66,7 @@ def mean_predictor(objective: Objective, datamodule: Any, split: str) -> dict[st
 
     For a target of classes, their frequencies.
     """
-    train, truth = (
+    train, labels = (
         {name: torch.from_numpy(y) for name, y in datamodule.targets(s).items()}
         for s in ("train", split)
     )
@@ -80,9 +80,9 @@ def mean_predictor(objective: Objective, datamodule: Any, split: str) -> dict[st
             constant = (torch.bincount(classes, minlength=target.size) / len(classes)).log()
         else:  # several that are present or not
             constant = torch.logit(known.nanmean(0), eps=1e-6)
-        predictions[name] = constant.expand(len(truth[name]), -1)
+        predictions[name] = constant.expand(len(labels[name]), -1)
     scores, output = Scores(objective), Output(predictions)
-    scores.update(output, truth, objective.losses(output, truth))
+    scores.update(output, labels, objective.losses(output, labels))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the correlation of a constant is undefined, as expected
         return {name: float(value) for name, value in scores.compute().items()}
@@ -97,9 +97,10 @@ def contributions(module: FusionModule, batches: Iterable[Batch]) -> pd.DataFram
 
     Returns:
         A row per clip, target and component with columns id, target, component, score (NaN where
-        every modality is missing), name (of the component) and class (that the score numbers), both
-        empty where the objective has no names, and ``contribution_<modality>`` (NaN where it is
-        missing, nothing else is there, or the score is a class, whose number means nothing).
+        every modality is missing), name (of the component; its number where the objective has none)
+        and class (that the score numbers; empty without names), and ``contribution_<modality>``,
+        NaN where it is missing, nothing else is there, or the score is a class, whose number means
+        nothing.
     """
     module.eval()
     classes = [name for name, target in module.objective.targets.items() if target.classes]
@@ -117,7 +118,8 @@ def contributions(module: FusionModule, batches: Iterable[Batch]) -> pd.DataFram
             for i, k in itertools.product(range(len(batch)), range(components)):
                 score = float(values[i, k]) if number[i] else math.nan
                 row = {"id": batch.ids[i], "target": name, "component": k, "score": score}
-                row["name"] = names[k] if len(names) == components else ""
+                numbered = str(k) if components > 1 else ""
+                row["name"] = names[k] if len(names) == components else numbered
                 one_of_them = len(names) > components and number[i]
                 row["class"] = names[int(score)] if one_of_them else ""
                 for m, others in without.items():

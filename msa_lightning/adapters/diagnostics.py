@@ -14,29 +14,28 @@ _CONSTANT = 1e-6  # standard deviation, in units of normalised features: roundin
 _MOST = 1000  # vectors of each side that distances between all of them are computed for
 
 
-def collapse(adapted: Tensor, targets: Tensor) -> dict[str, float]:
-    """Variance of adapted over variance of target vectors, per dimension: its quartiles.
-
-    1 is the targets' spread, 0 a constant. Dimensions in which the targets do not vary are left
-    out.
+def variance_ratio(adapted: Tensor, targets: Tensor) -> Tensor:
+    """Variance of adapted over variance of target vectors: 1 is the targets' spread, 0 a constant.
 
     Args:
         adapted: (n, D).
         targets: (m, D).
 
     Returns:
-        ``q25``, ``median`` and ``q75`` over dimensions.
+        Float64 (D,); NaN in dimensions in which the targets do not vary.
     """
-    names = ("q25", "median", "q75")
     if min(len(adapted), len(targets)) < 2:
-        return dict.fromkeys(names, math.nan)
+        return torch.full(targets.shape[1:], math.nan, dtype=torch.float64)
     spread = targets.double().std(0)
-    varies = spread > _CONSTANT
-    if not varies.any():
-        return dict.fromkeys(names, math.nan)
-    ratio = (adapted.double().std(0)[varies] / spread[varies]).square()
-    quartiles = ratio.quantile(torch.tensor([0.25, 0.5, 0.75]).to(ratio))
-    return dict(zip(names, quartiles.tolist(), strict=True))
+    ratio = (adapted.double().std(0) / spread).square()
+    return torch.where(spread > _CONSTANT, ratio, math.nan)
+
+
+def collapse(adapted: Tensor, targets: Tensor) -> dict[str, float]:
+    """Quartiles ``q25``, ``median`` and ``q75`` of the :func:`variance_ratio` over dimensions."""
+    ratio = variance_ratio(adapted, targets)
+    quartiles = ratio.nanquantile(torch.tensor([0.25, 0.5, 0.75]).to(ratio))
+    return dict(zip(("q25", "median", "q75"), quartiles.tolist(), strict=True))
 
 
 def coral_distance(adapted: Tensor, targets: Tensor, *, seed: int = 0) -> float:

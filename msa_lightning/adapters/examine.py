@@ -1,13 +1,18 @@
-"""What an adapter does to the clips of a source: its diagnostics, split by split."""
+"""What an adapter does to the clips of a source: its diagnostics, split by split.
+
+The test split is not read.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from msa_lightning.adapters import diagnostics
 from msa_lightning.adapters.material import clips, look_up
+from msa_lightning.datasets.clips import VectorDataset
 
 
 @torch.inference_mode()
@@ -22,7 +27,7 @@ def examine(
 
     Args:
         adapter: Left in evaluation mode.
-        datamodule: Of the source; its test split is not read.
+        datamodule: Of the source.
         modality: Which the adapter adapts.
         targets: Target-space vectors (N, D).
         known: Target-space vector (D,) of source clips, by id.
@@ -34,7 +39,7 @@ def examine(
     results = {}
     for split in datamodule.fit_splits:
         source = clips(datamodule, split, modality)
-        adapted = adapter(source.features[modality][:, 0], source.masks[modality][:, 0])
+        adapted = _adapt(adapter, source, modality)
         spread, pairs = diagnostics.collapse(adapted, targets), look_up(known, source.ids)
         results[split] = {
             "clips": len(source.ids),
@@ -47,3 +52,19 @@ def examine(
             "r2": float("nan") if pairs is None else diagnostics.r2(adapted, pairs),
         }
     return results
+
+
+@torch.inference_mode()
+def spread(adapter: nn.Module, datamodule: Any, modality: str, targets: Tensor) -> pd.DataFrame:
+    """Variance ratio of every dimension (rows) on every split (columns)."""
+    adapter.eval()
+    ratios = {}
+    for split in datamodule.fit_splits:
+        adapted = _adapt(adapter, clips(datamodule, split, modality), modality)
+        ratios[split] = diagnostics.variance_ratio(adapted, targets).numpy()
+    return pd.DataFrame(ratios).rename_axis("dimension")
+
+
+def _adapt(adapter: nn.Module, source: VectorDataset, modality: str) -> Tensor:
+    adapted: Tensor = adapter(source.features[modality][:, 0], source.masks[modality][:, 0])
+    return adapted

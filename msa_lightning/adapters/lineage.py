@@ -58,8 +58,9 @@ def load_given(cfg: DictConfig) -> dict[str, LoadedRun]:
         raise ConfigError(
             "share: control=direct trains on all of the source's training clips; leave share out"
         )
-    if cfg.control in ("direct", "oracle") and cfg.transductive:
-        raise ConfigError(f"transductive: control={cfg.control} has no adapters; leave it out")
+    untaught = cfg.control in ("untrained", "direct", "oracle") or len(given) == len(cfg.modalities)
+    if cfg.transductive and untaught:
+        raise ConfigError("transductive: no adapter is trained here; leave it out")
     if cfg.control and given:
         raise ConfigError(
             f"control={cfg.control} is about adapters that are trained here; leave out "

@@ -78,7 +78,7 @@ def gather(
     ids = [source.ids[i] for i in order.tolist()]
     source = take(source, torch.arange(len(source)), labels=order)
     if cfg.transductive:
-        for split in ("valid", "test"):
+        for split in [*(s for s in datamodule.fit_splits if s != "train"), "test"]:
             source = join(source, clips(datamodule, split, cfg.modality))
         ids = source.ids
     return Material(source, targets, labels, look_up(known, ids))

@@ -174,6 +174,7 @@ def _labels(side: str, labels: Tensor | None) -> Tensor:
     if unlabelled := int(labels.isnan().any(1).sum()):
         raise ConfigError(
             f"pairing=label_matched: {unlabelled} of {len(labels)} {side} clips are unlabelled;"
-            " leave them out or choose another pairing: random and centroid need no labels"
+            " leave them out (transductive=true brings them in) or choose another pairing: random"
+            " and centroid need no labels"
         )
     return labels

@@ -82,7 +82,7 @@ class MemoryLoader:
         pin_memory: Copy to page-locked memory, where there is a GPU.
     """
 
-    batch_sampler = None  # Lightning asks for it, too
+    batch_sampler = None  # Lightning reads it, to see whether clips are shuffled
 
     def __init__(
         self,

@@ -22,8 +22,8 @@ class SplitMetrics(Metric):
     the split. Under DDP every rank gets the metrics of the samples of all ranks, also when some
     ranks saw none; samples that a distributed sampler repeats are counted as often as they come.
 
-    A metric of several values is the mean over them (six emotions have six F1 scores), and NaN
-    where one of them is.
+    A metric of several values is the mean over those that have labels (six emotions have six F1
+    scores), and NaN where one of them is.
 
     Args:
         functions: Metrics by name, each from prediction and truth, two float32 vectors (N,) without
@@ -75,19 +75,19 @@ class SplitMetrics(Metric):
         prediction, target = prediction.view(-1, self.outputs), target.view(-1, self.outputs)
         labelled = ~target.isnan()  # selected here, not in update: a selection waits for the device
         count, diverged = int(labelled.sum()), int(prediction[labelled].isnan().sum())
-        if not labelled.any(0).all() or diverged:
+        if not labelled.any() or diverged:
             nan = torch.full((), torch.nan, dtype=torch.float32)
             results = dict.fromkeys(self.functions, nan)
         else:
             columns = zip(prediction.T, target.T, labelled.T, strict=True)
-            pairs = [(p[known], y[known]) for p, y, known in columns]
+            pairs = [(p[known], y[known]) for p, y, known in columns if known.any()]
             results = {
                 name: torch.stack([metric(p, y) for p, y in pairs]).mean()
                 for name, metric in self.functions.items()
             }
         if undefined := [name for name, value in results.items() if value.isnan()]:
             warnings.warn(
-                f"undefined on n = {count} labelled samples ({diverged} predictions are "
+                f"undefined on n = {count} labelled values ({diverged} predictions are "
                 f"NaN), reported as NaN: {', '.join(undefined)}",
                 stacklevel=2,
             )

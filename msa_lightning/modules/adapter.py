@@ -38,7 +38,7 @@ class AdapterModule(LightningModule):
         base: The frozen base model, for the task loss.
         base_dims: Feature size D of each of its modalities.
         objective: Of the base model.
-        ids: Clips of the source's training split, in the order that the pairing knows.
+        ids: Clips that it is trained on, in the order that the pairing knows.
         optimizer: Parameters to optimizer.
         generator: What the pairing and the distances draw from.
         seed: Of it.

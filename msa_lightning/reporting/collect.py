@@ -20,8 +20,8 @@ class Runs:
     """Finished runs, ready to compare.
 
     Attributes:
-        table: One row per run with columns group, seed, ``<split>/<metric>`` for every stored
-            metric (the mean predictor's as ``mean_predictor/<metric>``; NaN where undefined),
+        table: One row per run with columns group, seed, modalities, ``<split>/<metric>`` for every
+            stored metric (the mean predictor's as ``mean_predictor/<metric>``; NaN if undefined),
             commit, digest (of the data), synthetic and run (the folder's name).
         loaded: The runs, in the order of the rows.
         left_out: Folder to the reason why it is not in the table.
@@ -99,23 +99,16 @@ class Runs:
             ``msa-adapt`` measures, and ``gradient_norm/<term>`` of the last epoch. Empty without
             adapters; one that a transfer found ready in another run's folder has no row.
         """
-        from msa_lightning.run import load_run  # imports torch
-
         rows = []
         of = self.table[["group", "seed"]].to_dict("records")
         for run, about in zip(self.loaded, of, strict=True):
             given = run.cfg.get("adapters") or {}
             for m in given:
                 folder = Path(given[m] or run.dir / "adapters" / m)
-                if not (folder / "metrics.json").is_file():
+                try:
+                    rows.append(about | {"modality": m} | _measured(folder))
+                except (*USER_ERRORS, OSError, ValueError, IndexError):  # none there, or damaged
                     continue
-                adapter, row = load_run(folder), about | {"modality": m}
-                for split, values in adapter.metrics.items():
-                    row |= {f"{split}/{name}": value for name, value in values.items()}
-                if (folder / "history.csv").is_file():
-                    last = adapter.history.iloc[-1]
-                    row |= last[last.index.str.startswith("gradient_norm/")].to_dict()
-                rows.append(row)
         return pd.DataFrame(rows)
 
 
@@ -161,7 +154,7 @@ def collect(pattern: str, splits: Collection[str] = ()) -> Runs:
     kept = list(first.values())
     table = pd.DataFrame([rows[i] for i in kept])
     metrics = [column for column in table if "/" in str(column)]
-    columns = ["group", "seed", *metrics, "commit", "digest", "synthetic", "run"]
+    columns = ["group", "seed", "modalities", *metrics, "commit", "digest", "synthetic", "run"]
     return Runs(table[columns], [loaded[i] for i in kept], left_out, groups.settings)
 
 
@@ -177,6 +170,7 @@ def _read(folder: Path, splits: Collection[str]) -> tuple["LoadedRun", dict[str,
     git = provenance["git"] or {"commit": "", "dirty": False}
     row = {
         "seed": int(run.cfg.seed),
+        "modalities": "+".join(run.cfg.modalities),
         "commit": git["commit"] + ("-dirty" if git["dirty"] else ""),
         "digest": provenance["data"]["digest"],
         "synthetic": bool(provenance["data"]["synthetic"]),
@@ -186,6 +180,18 @@ def _read(folder: Path, splits: Collection[str]) -> tuple["LoadedRun", dict[str,
         prefix = "mean_predictor" if split == "test_mean_predictor" else split
         row |= {f"{prefix}/{name}": float(value) for name, value in values.items()}
     return run, row
+
+
+def _measured(adapter: Path) -> dict[str, float]:
+    """What an adapter run has measured, and the gradient norms of its last epoch."""
+    from msa_lightning.run import load_run  # imports torch
+
+    run = load_run(adapter)
+    found = {f"{split}/{n}": x for split, values in run.metrics.items() for n, x in values.items()}
+    if (adapter / "history.csv").is_file():
+        last = run.history.iloc[-1]
+        found |= {str(c): float(x) for c, x in last.items() if str(c).startswith("gradient_norm/")}
+    return found
 
 
 def _predictions(
@@ -201,7 +207,8 @@ def _predictions(
         raise DataError(f"{path}: cannot be read ({error}); evaluate the run again") from error
     if frame.empty or not frame.index.is_unique:
         fault = "clips stand twice" if len(frame) else "no predictions"
-        raise DataError(f"{path}: {fault} for {split}, {target}; evaluate the run again")
+        remedy = "; evaluate the run again" if split in ("train", "valid", "test") else ""
+        raise DataError(f"{path}: {fault} for {split}, {target}{remedy}")
     return frame
 
 

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from msa_lightning.errors import DataError
 from msa_lightning.metrics import acc7
 from msa_lightning.objective import Objective
+from msa_lightning.records import write
 from msa_lightning.reporting import clips, html, plots, tables
 from msa_lightning.reporting.collect import Runs
-from msa_lightning.reporting.files import write
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Findings:
         runs: From ``collect``.
         summary: From ``tables.summarise``.
         comparisons: From ``tables.compare``.
+        adapters: From ``tables.adapters``.
         notes: How to read the table, and what speaks against trusting it.
         transcripts: What is said, by clip; None to look into the runs' data.
     """
@@ -32,6 +33,7 @@ class Findings:
     runs: Runs
     summary: pd.DataFrame
     comparisons: pd.DataFrame
+    adapters: pd.DataFrame
     notes: Sequence[str]
     transcripts: Mapping[str, str] | None = None
 
@@ -104,6 +106,7 @@ def write_page(found: Findings, wanted: Wanted, out: Path) -> None:
         "settings": html.plain_table(differences(runs, groups)),
         "claims": _claims(found.comparisons),
         "comparisons": html.plain_table(_comparisons(found.comparisons), nan="undefined"),
+        "adapters": html.plain_table(found.adapters, wide=("group",)),
         "learning": _keep(learning, out, "learning"),
         "views": [_show(v, runs, wanted, said, out) for v in _views(runs, groups, wanted, notes)],
         "failed": html.plain_table(failed, wide=("folder", "reason")),
@@ -218,15 +221,15 @@ def _views(runs: Runs, groups: Sequence[str], wanted: Wanted, notes: list[str]) 
             except DataError as error:
                 notes.append(f"{group}: {target} is not shown: {error}")
         components = sorted({c for f in frames.values() for c in f.index.unique("component")})
-        names = next((named[target].names for named in targets.values() if target in named), None)
+        kind = next(named[target] for named in targets.values() if target in named)
         for component in components:
             own = {g: clips.of_component(f, component) for g, f in frames.items()}
             name = target
-            if len(components) > 1:
-                name += f" {names[component] if names else component}"
-            classes = names if len(components) == 1 else None
-            frames_ = {g: f for g, f in own.items() if len(f)}
-            yield View(name, target, component, classes, frames_)
+            if kind.components > 1:
+                name += f" {kind.names[component] if kind.names else component}"
+            classes = kind.names if kind.components < kind.size else None
+            labelled = {g: f for g, f in own.items() if len(f)}
+            yield View(name, target, component, classes, labelled)
 
 
 def _show(

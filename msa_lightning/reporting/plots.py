@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from msa_lightning.reporting.files import write
+from msa_lightning.records import write
 from msa_lightning.reporting.stats import FloatArray
 
 _INK = "#010203"

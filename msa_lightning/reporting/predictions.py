@@ -52,11 +52,13 @@ def draw_timeline(scores: pd.DataFrame, path: Path, *, synthetic: bool) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True)
     for (target, component), part in scores.groupby(["target", "component"]):
         label = _of(part.iloc[0]) if scores["component"].max() else target
-        for number, row in enumerate(part.itertuples()):
-            interval: list[Any] = [row.start, row.end]
+        for number, (_, row) in enumerate(part.iterrows()):
+            interval: list[Any] = [row["start"], row["end"]]
             colour = f"C{component}"
             once = str(label) if number == 0 else None
-            upper.plot(interval, [row.score] * 2, color=colour, linewidth=4, label=once)
+            upper.plot(interval, [row["score"]] * 2, color=colour, linewidth=4, label=once)
+            if row["class"]:
+                upper.annotate(row["class"], (row["start"], row["score"]), va="bottom")
     first = scores[(scores["target"] == scores["target"].iloc[0]) & (scores["component"] == 0)]
     middle, width = (first["start"] + first["end"]) / 2, (first["end"] - first["start"]) / 4
     for i, m in enumerate(contributed):
@@ -87,7 +89,7 @@ def show_predictions(scores: pd.DataFrame, run: LoadedRun, out: Path) -> None:
         if several:
             cells.append(_of(row))
         cells.append(_score(row))
-        cells += [row[f"missing_{m}"] or _number(row[f"contribution_{m}"]) for m in modalities]
+        cells += [row[f"missing_{m}"] or _contribution(row, m) for m in modalities]
         table.add_row(*cells)
     Console().print(table)
     synthetic = " (a run on synthetic data)" if run.provenance["data"]["synthetic"] else ""
@@ -96,7 +98,11 @@ def show_predictions(scores: pd.DataFrame, run: LoadedRun, out: Path) -> None:
 
 def _of(row: pd.Series) -> str:
     """The target, and which of its components."""
-    return f"{row['target']} {row['name'] or row['component']}"
+    return f"{row['target']} {row['name']}".strip()
+
+
+def _contribution(row: pd.Series, modality: str) -> str:
+    return "" if row["class"] else _number(row[f"contribution_{modality}"])
 
 
 def _score(row: pd.Series) -> str:

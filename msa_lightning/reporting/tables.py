@@ -212,7 +212,9 @@ def compare(
     reference: str | None,
     subset: str | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Compare every group with the mean predictor and more, on the same clips.
+    """Compare every group with the mean predictor, a reference, and itself on fewer modalities.
+
+    All on the same clips.
 
     Args:
         groups: From :func:`bootstrap`.
@@ -230,10 +232,11 @@ def compare(
     rows, reasons, tests = [], [], []
     for metric, group in ((m, g) for m in metrics for g in dict.fromkeys(g for g, _ in groups)):
         own, other = groups.get((group, metric)), groups.get((reference or "", metric))
-        others = {MEAN_PREDICTOR: baselines.get((group, metric))}
+        others: dict[str, Score | None] = {MEAN_PREDICTOR: baselines.get((group, metric))}
         if subset:
             alone = groups.get((group, of(subset, metric)))
-            others = {f"its {subset.replace('_', '+')} alone": alone} | others
+            if alone:  # bootstrap has said why there is none
+                others = {f"its {subset.replace('_', '+')} alone": alone, **others}
         if reference not in (None, group):
             others = {str(reference): other} | others
         for name, score in others.items():
@@ -342,6 +345,38 @@ def _cell(row: pd.Series, gap: str) -> str:
     spread = "" if np.isnan(row["sd"]) else f" ± {row['sd']:.3f}"
     interval = "" if np.isnan(row["low"]) else f"{gap}[{row['low']:.3f}, {row['high']:.3f}]"
     return f"{row['mean']:.3f}{spread}{interval}"
+
+
+def adapters(measured: pd.DataFrame) -> pd.DataFrame:
+    """What adapters measured, averaged over seeds.
+
+    How many clips taught them, targets and parameters there were; what they do to their space, on
+    validation clips where there are some; the gradient norm of each term in the last epoch.
+
+    Args:
+        measured: From ``Runs.adapters``.
+
+    Returns:
+        One row per group and modality, as text: columns group, modality, and those that any adapter
+        has a value in. Empty without adapters.
+    """
+    if measured.empty:
+        return measured
+    split = "valid/" if any(str(c).startswith("valid/") for c in measured) else "train/"
+    counts = ["train/taught", "train/targets", "train/parameters"]
+    found = [str(c) for c in measured if str(c).startswith((split, "gradient_norm/"))]
+    chosen = counts + [c for c in found if not c.endswith(("_q25", "_q75", "/clips"))]
+    keys = ["group", "modality"]
+    wide = measured.reindex(columns=[*keys, *dict.fromkeys(chosen)])
+    means = wide.groupby(keys, sort=False).mean().dropna(axis=1, how="all")
+    names = {c: str(c).removeprefix("train/").removeprefix(split) for c in means}
+    return means.map(_number).rename(columns=names).reset_index()
+
+
+def _number(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}"
 
 
 def markdown(wide: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -74,7 +75,7 @@ def test_a_transductive_adapter_sees_every_clip_and_no_label_but_those_of_traini
     assert train["transductive"] is False
     own = set(taught)
     taught.clear()
-    objective = ["alignment=task", "+alignment.mse=1", WATCH]
+    objective = ["alignment=task", "alignment.mse=1"]
     run = bench.adapt(tmp_path / "all", *objective, "transductive=true")
     assert run.provenance["data"]["transductive"] is True
     rest = taught - own
@@ -108,21 +109,25 @@ def assert_is_a_run(run: LoadedRun) -> None:
         "normaliser.npz",
         "target_normaliser.npz",
         "checkpoints/last.ckpt",
+        "variance_ratio.csv",
         "train.log",
     }
+    ratios = pd.read_csv(run.dir / "variance_ratio.csv", index_col="dimension")
+    for split, ratio in ratios.items():
+        assert ratio.median() == pytest.approx(run.metrics[split]["variance_ratio"])
     assert run.history["train/loss"].notna().all()
     assert weights(run.dir)["text.layers.1.num_batches_tracked"] == 6  # two epochs of three batches
     train = run.metrics["train"]
     assert train["loss"] == pytest.approx(run.history["train/loss"].iloc[-1])
     spread = {"variance_ratio", "variance_ratio_q25", "variance_ratio_q75"}
     distances = {"coral", "coral_before", "mmd", "mmd_before", "neighbour_overlap", "r2"}
-    counts = {"clips", "targets", "parameters"}
+    counts = {"clips", "taught", "targets", "parameters"}
     assert train.keys() == spread | distances | counts | {"loss"}
     assert run.metrics["valid"].keys() == spread | distances | {"clips"}
     assert not any(math.isnan(x) for x in (*train.values(), *run.metrics["valid"].values()))
     assert train["coral"] != train["coral_before"]
     assert train["parameters"] == sum(x.numel() for n, x in weights(run.dir).items() if trained(n))
-    assert (train["clips"], train["targets"]) == (11, 8)
+    assert (train["clips"], train["taught"], train["targets"]) == (11, 11, 8)
     terms = [c for c in run.history if c.startswith("gradient_norm/")]
     assert terms
     assert (run.history[terms] > 0).all(axis=None)

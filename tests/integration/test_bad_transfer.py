@@ -47,6 +47,15 @@ def test_bad_settings(bench: Bench, tmp_path: Path, overrides: list[str], messag
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("control", ["untrained", "direct", "oracle"])
+def test_a_transfer_without_training_is_not_transductive(
+    bench: Bench, tmp_path: Path, control: str
+) -> None:
+    with pytest.raises(ConfigError, match="transductive: no adapter is trained here"):
+        bench.transfer(tmp_path / "t", "transductive=true", f"control={control}")
+    assert not (tmp_path / "t").exists()
+
+
 def test_a_modality_that_the_base_does_not_know(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"visual: .* was trained on text, audio alone"):
         bench.adapt(tmp_path / "a", modality="visual")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from msa_lightning.evaluate import evaluate
@@ -39,7 +40,7 @@ def test_a_run_of_two_tasks_is_evaluated_and_reported(train_demo: Train, tmp_pat
     summary = tables.summarise(runs.table, METRICS, scores, baselines)
     comparisons, _ = tables.compare(scores, baselines, METRICS, None)
     wanted = Wanted(title="t", metrics=METRICS, split="test", groups=8, reference=None, clips=100)
-    write_page(Findings(runs, summary, comparisons, []), wanted, tmp_path / "page")
+    write_page(Findings(runs, summary, comparisons, pd.DataFrame(), []), wanted, tmp_path / "page")
     page = (tmp_path / "page" / "report.html").read_text()
     assert "emotions happy" in page
     assert "emotions fear" in page

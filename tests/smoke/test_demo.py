@@ -64,4 +64,11 @@ def test_the_demo_ends_with_what_was_learnt(tmp_path: Path) -> None:
     adapters = pd.read_csv(tmp_path / "report" / "adapters.csv")
     assert set(adapters["modality"]) == {"text", "audio", "visual"}
     assert len(adapters) == 3 * 2 * 2  # direct has none
+    table = (tmp_path / "report" / "table.md").read_text()
+    head = "| group | modality | taught | targets | parameters |"
+    assert head in table
+    rows = re.findall(r"^\| (random|task) \| (\w+) \| \d+ \| 50 \| ([\d,]+) \|", table, re.M)
+    sizes = {"text": "323,184", "audio": "104,522", "visual": "666,129"}
+    assert {(method, m, sizes[m]) for method in METHODS[:2] for m in sizes} == set(rows)
+    assert 'id="adapters"' in (tmp_path / "report" / "report.html").read_text()
     assert (tmp_path / "report" / "figures" / "results.png").is_file()

@@ -17,6 +17,7 @@ from msa_lightning.adapters.diagnostics import (
     mmd_distance,
     neighbour_overlap,
     r2,
+    variance_ratio,
 )
 
 
@@ -32,6 +33,7 @@ def test_collapse_is_the_quartiles_of_the_variance_ratios() -> None:
         zip(("q25", "median", "q75"), np.quantile(ratio, [0.25, 0.5, 0.75]), strict=True)
     )
     assert collapse(adapted, targets) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(variance_ratio(adapted, targets), ratio, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.25)])
@@ -44,6 +46,7 @@ def test_collapse_of_scaled_targets_is_the_squared_scale(scale: float, expected:
 def test_collapse_leaves_constant_target_dimensions_out() -> None:
     targets = normal(30, 3, 0)
     targets[:, 1] = 0.3
+    assert variance_ratio(normal(30, 3, 1), targets).isnan().tolist() == [False, True, False]
     found = collapse(normal(30, 3, 1), targets)
     assert found["q75"] < 10
     targets[:] = 0.3

@@ -75,6 +75,14 @@ def test_a_metric_undefined_for_one_value_is_undefined() -> None:
         assert math.isnan(metric.compute()["corr"])
 
 
+def test_a_value_without_labels_does_not_count() -> None:
+    prediction, target = split()[:2]
+    metric = SplitMetrics(FUNCTIONS, outputs=2)
+    unlabelled = torch.full_like(target, torch.nan)
+    metric.update(torch.stack([prediction] * 2, 1), torch.stack([target, unlabelled], 1))
+    assert floats(metric.compute()) == whole(prediction, target)
+
+
 def test_unlabelled_samples_are_dropped() -> None:
     prediction, target = split()
     labelled = torch.arange(len(target)) % 3 > 0

@@ -181,7 +181,8 @@ def test_a_run_that_failed_is_left_out_with_its_reason(make_run: MakeRun) -> Non
     log = folder / "train.log"
     log.write_text(
         "2026-01-01 10:00:00,000 INFO begun\n2026-01-01 10:00:01,000 ERROR failed\n"
-        "Traceback (most recent call last):\n  File x\nRuntimeError: no room\n"
+        "Traceback (most recent call last):\n  File y\nKeyError: cause\n\nDuring handling:\n\n"
+        "Traceback (most recent call last):\n  File x\nRuntimeError: no room\n\tsize 3\nSee y.\n"
     )
     [reason] = collect(str(folder.parent)).left_out.values()
     assert reason.endswith("; it failed: RuntimeError: no room")

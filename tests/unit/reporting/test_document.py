@@ -29,7 +29,8 @@ def find(runs: Runs, metrics: list[str], **more: object) -> Findings:
     scores, baselines, _ = tables.bootstrap(runs, metrics, by="video", resamples=100, seed=0)
     summary = tables.summarise(runs.table, metrics, scores, baselines)
     comparisons, _ = tables.compare(scores, baselines, metrics, "text")
-    return Findings(runs, summary, comparisons, ["a note"], **more)  # type: ignore[arg-type]
+    adapters = tables.adapters(runs.adapters())
+    return Findings(runs, summary, comparisons, adapters, ["a note"], **more)  # type: ignore[arg-type]
 
 
 class Page(HTMLParser):
@@ -147,6 +148,16 @@ def test_classes_have_a_confusion_and_a_most_frequent_one(
     assert set(listed["label"]) == {"neutral", "calm", "angry"}  # squares modulo 8
     assert "surprised" in (tmp_path / "figures" / "confusion_emotion.svg").read_text()
     assert listed["error"].equals((listed["text"] != listed["label"]).astype(float))
+
+
+def test_a_number_with_a_name_stays_a_number(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run("run")
+    cfg = OmegaConf.load(folder / "config.yaml")
+    cfg.objective.targets.sentiment.names = ["sentiment"]
+    OmegaConf.save(cfg, folder / "config.yaml")
+    write_page(find(collect(str(folder)), ["test/mae"]), wanted(metrics=["test/mae"]), tmp_path)
+    listed = pd.read_csv(tmp_path / "clips_sentiment.csv")
+    assert listed["label"].nunique() > 100
 
 
 def test_a_numeric_setting_is_drawn_as_a_curve(make_run: MakeRun, tmp_path: Path) -> None:
