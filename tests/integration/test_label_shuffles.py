@@ -26,7 +26,7 @@ QUIET = ("~callbacks.progress", "+trainer.enable_progress_bar=false")
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The clips of the demo's raw half, as many as there, as a table of what is said."""
-    drawn = draw_clips(seed=0, videos=160, clips_per_video=2)
+    drawn = draw_clips(seed=0, videos=120, clips_per_video=2)
     rows = [(c.video, c.n, c.label, c.text, c.split, c.n, c.n + 1) for c in drawn]
     return pd.DataFrame(
         rows, columns=["video_id", "clip", "label", "text", "split", "start", "end"]
