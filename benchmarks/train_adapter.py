@@ -2,7 +2,7 @@
 
 Both train the same network for 30 epochs on the same batches of 1,284 clips (those of MOSI's
 training fold) towards the same targets, drawn at random from 1,000; both write, at every epoch, the
-loss and a checkpoint from which training could go on. A repetition alternates them three times.
+loss and a checkpoint from which training could go on. A repetition alternates them four times.
 
     python benchmarks/train_adapter.py
 """
@@ -31,7 +31,7 @@ from msa_lightning.models.base import BaseFusion
 from msa_lightning.modules.adapter import AdapterModule
 from msa_lightning.objective import Objective
 
-CLIPS, TARGETS, BATCH, ROUNDS = 1_284, 1_000, 16, 6
+CLIPS, TARGETS, BATCH, ROUNDS = 1_284, 1_000, 16, 4
 SIZES = {"text": (768, 300), "audio": (74, 74), "visual": (65, 713)}
 LIMITS = {"text": 1.3, "audio": 1.6, "visual": 1.3}
 
