@@ -71,7 +71,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                         "-m: under torchrun every device would sweep for itself; start msa-train "
                         "-m without torchrun, it starts the devices of each job"
                     )
-                return sweep.run(main, cfg) if sweep.under_way() else main(cfg)
+                return sweep.run(main, cfg, _known_run(cfg)) if sweep.under_way() else main(cfg)
             except USER_ERRORS as error:
                 print(f"error: {error}", file=sys.stderr)
                 raise SystemExit(2) from None
@@ -342,6 +342,17 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
 def fingerprint(cfg: DictConfig) -> str:
     """Eight hex digits of the settings."""
     return hashlib.sha256(json.dumps(settings(cfg), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _known_run(cfg: DictConfig) -> str:
+    """Name of the run that a job begins; empty for a job without one, or with one given by path."""
+    later = "base" in cfg and not cfg.base  # what a run of msa-transfer is called depends on it
+    if "seed" not in cfg or OmegaConf.select(cfg, "paths.run") or later:
+        return ""
+    try:
+        return run_name(cfg)
+    except OmegaConfBaseException:  # which the job will explain
+        return ""
 
 
 def run_folder(cfg: DictConfig, hydra_cfg: DictConfig | None = None) -> Path:

@@ -44,12 +44,14 @@ class Failed:
         overrides: What it was asked for.
         reason: Why.
         code: Exit code that it stands for; 2 if the user's input is at fault.
+        run: Its run, ``<experiment>/<name>``; empty where that is not known beforehand.
     """
 
     job: int
     overrides: list[str]
     reason: str
     code: int
+    run: str = ""
 
     def write(self, folder: Path) -> None:
         """Leave the note in the folder that Hydra keeps for the job."""
@@ -77,8 +79,13 @@ def under_way() -> bool:
     return HydraConfig.get().mode is RunMode.MULTIRUN
 
 
-def run(main: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
+def run(main: Callable[[DictConfig], Any], cfg: DictConfig, name: str) -> Any:
     """Run a job of a sweep, with a note in its folder until it has ended well.
+
+    Args:
+        main: The job.
+        cfg: Its configuration.
+        name: Of its run, if that is known beforehand.
 
     Returns:
         What the job returns, but None for NaN: Optuna's sweeper breaks off at NaN, and takes None
@@ -89,7 +96,8 @@ def run(main: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
     """
     hydra = HydraConfig.get()
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
-    note = Failed(hydra.job.num, overrides, "no result: killed, or still running", code=1)
+    reason = "no result: killed, or still running"
+    note = Failed(hydra.job.num, overrides, reason, code=1, run=name)
     first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a job on a cluster
     if first:
         note.write(folder)
@@ -115,6 +123,14 @@ def _failed(folder: Path, begun: Failed) -> bool:
     """Whether a process of the job has left word that it failed."""
     path = folder / _NOTE
     return path.is_file() and json.loads(path.read_text())["reason"] != begun.reason
+
+
+def unfinished(runs: Path) -> dict[Path, str]:
+    """Runs that sweeps have asked for below a folder and that have not even begun, and why."""
+    notes = sorted(runs.glob(f".hydra/*/*/{_NOTE}"))
+    failed = (Failed(**json.loads(note.read_text())) for note in notes)
+    wanted = {runs / job.run: job.reason for job in failed if job.run}
+    return {run: reason for run, reason in wanted.items() if not run.exists()}
 
 
 def failed_jobs() -> tuple[list[Failed], str]:

@@ -1,5 +1,6 @@
 """The LightningModule that trains one feature adapter."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ class AdapterModule(LightningModule):
         self.rows = {clip: row for row, clip in enumerate(ids)}
         self.generator, self.seed = generator, seed
         self.train_loss = float("nan")
-        self._losses: list[Tensor] = []  # of each step, (terms,)
+        self._losses: list[list[Tensor]] = []  # of each step, by term
         self._gradient_norms: dict[str, Tensor] = {}
 
     def on_train_epoch_start(self) -> None:
@@ -92,11 +93,10 @@ class AdapterModule(LightningModule):
             losses = self._weighted(batch)
             if not self._losses:  # the first of the epoch
                 self._gradient_norms = gradient_norms(losses, self.net.adapters.parameters())
-            terms = torch.stack(list(losses.values()))
             optimizer.zero_grad()
-            terms.sum().backward()  # type: ignore[no-untyped-call]
+            functools.reduce(torch.add, losses.values()).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            self._losses.append(terms.detach())
+            self._losses.append([loss.detach() for loss in losses.values()])
 
     def _weighted(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted terms of one batch."""
@@ -111,16 +111,16 @@ class AdapterModule(LightningModule):
             else:
                 picks = torch.randint(len(self.targets), (self.draws,), generator=self.generator)
                 targets = self.targets[picks].to(adapted)
-            losses[name] = self.weights[name] * distance(adapted, targets)
+            losses[name] = _times(self.weights[name], distance(adapted, targets))
         if self.weights.get("task"):
             output = self.net.predict(batch, features)
             task = torch.stack(list(self.objective.losses(output, batch.targets).values())).sum()
-            losses["task"] = self.weights["task"] * task
+            losses["task"] = _times(self.weights["task"], task)
         return losses
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss, its terms if there are several, and gradient norms."""
-        means = torch.stack(self._losses).mean(0)
+        means = torch.stack([torch.stack(losses) for losses in self._losses]).mean(0)
         self.train_loss = means.sum().item()
         self.log("train/loss", self.train_loss, prog_bar=True)
         if len(means) > 1:
@@ -154,3 +154,8 @@ class AdapterModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it over."""
         self.train_loss = checkpoint["train_loss"]
+
+
+def _times(weight: float, loss: Tensor) -> Tensor:
+    """Their product; times 1 would be two more operations of a short step."""
+    return loss if weight == 1 else weight * loss

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from msa_lightning.errors import USER_ERRORS, DataError, DataNotFoundError
 from msa_lightning.reporting.groups import Groups, Settings, flat
+from msa_lightning.sweep import unfinished
 
 if TYPE_CHECKING:
     from msa_lightning.objective import PairFunction
@@ -135,6 +137,7 @@ def collect(pattern: str, splits: Collection[str] = ()) -> Runs:
         else:
             rows.append(row)
             loaded.append(run)
+    left_out |= _not_begun(pattern, [*left_out, *(run.dir for run in loaded)])
     if not rows:
         reasons = "".join(f"\n  {folder}: {reason}" for folder, reason in left_out.items())
         raise DataNotFoundError(f"{pattern}: no finished run there{reasons}")
@@ -156,6 +159,16 @@ def collect(pattern: str, splits: Collection[str] = ()) -> Runs:
     metrics = [column for column in table if "/" in str(column)]
     columns = ["group", "seed", "modalities", *metrics, "commit", "digest", "synthetic", "run"]
     return Runs(table[columns], [loaded[i] for i in kept], left_out, groups.settings)
+
+
+def _not_begun(pattern: str, folders: Collection[Path]) -> dict[Path, str]:
+    """Jobs of sweeps that failed before they had a folder, among those that a pattern means."""
+    missing: dict[Path, str] = {}
+    for runs in dict.fromkeys(folder.parent.parent for folder in folders):
+        for run, reason in unfinished(runs).items():
+            if any(fnmatch(str(path), str(Path(pattern))) for path in (run, *run.parents)):
+                missing[run] = " ".join(reason.split())
+    return missing
 
 
 def _read(folder: Path, splits: Collection[str]) -> tuple["LoadedRun", dict[str, Any]]:

@@ -22,6 +22,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from msa_lightning import config
 from msa_lightning.config import CONF
 from msa_lightning.errors import ConfigError
+from msa_lightning.reporting.collect import collect
 from msa_lightning.run import LoadedRun, load_run, run_context
 from msa_lightning.sweep import Failed
 from msa_lightning.train import train
@@ -188,6 +189,24 @@ def test_failed_jobs_are_listed_with_their_reasons(
         "      _OddError: a and b",
         "The same command runs them again, and skips what has finished.",
     ]
+
+
+@pytest.mark.slow
+def test_a_report_lists_jobs_that_failed_before_they_had_a_folder(
+    script: Script, prepared: Path, tmp_path: Path
+) -> None:
+    def main(cfg: DictConfig) -> float:
+        return fail(cfg) if cfg.seed == 1 else learn(cfg)
+
+    sweep = ("-m", "seed=0,1", *QUICK, f"paths.prepared={prepared}")
+    assert script(main, *sweep) == 2
+    for pattern in ("runs", "runs/demo", "runs/demo/*", f"{tmp_path}/runs/*"):
+        [(folder, reason)] = collect(pattern).left_out.items()
+        assert folder.name.startswith("model-concat_trainer.max_epochs-2-seed1-")
+        assert reason == "seed: 1 is not wanted here"
+    assert not collect("runs/demo/*seed0*").left_out
+    assert script(learn, *sweep) == 0
+    assert not collect("runs").left_out
 
 
 def test_the_process_of_a_job_that_fails_first_says_why(
