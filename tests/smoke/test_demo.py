@@ -68,7 +68,7 @@ def test_the_demo_ends_with_what_was_learnt(tmp_path: Path) -> None:
     head = "| group | modality | taught | targets | parameters |"
     assert head in table
     rows = re.findall(r"^\| (random|task) \| (\w+) \| \d+ \| 50 \| ([\d,]+) \|", table, re.M)
-    sizes = {"text": "323,184", "audio": "104,522", "visual": "666,129"}
+    sizes = {"text": "412,716", "audio": "105,034", "visual": "664,265"}
     assert {(method, m, sizes[m]) for method in METHODS[:2] for m in sizes} == set(rows)
     assert 'id="adapters"' in (tmp_path / "report" / "report.html").read_text()
     assert (tmp_path / "report" / "figures" / "results.png").is_file()
