@@ -350,8 +350,13 @@ def _known_run(cfg: DictConfig) -> str:
     if "seed" not in cfg or OmegaConf.select(cfg, "paths.run") or later:
         return ""
     try:
+        if cfg.get("base"):
+            from msa_lightning.run import one_run  # imports torch
+
+            cfg = cfg.copy()
+            cfg.base = str(one_run(cfg.base).absolute())
         return run_name(cfg)
-    except OmegaConfBaseException:  # which the job will explain
+    except (*USER_ERRORS, OmegaConfBaseException):  # which the job will explain
         return ""
 
 
