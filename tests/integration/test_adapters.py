@@ -194,7 +194,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     monkeypatch.setattr(AdapterModule, "_weighted", second_step_fails)
 
 
-@pytest.mark.parametrize("pairing", ["random", "centroid"])
+@pytest.mark.parametrize("pairing", ["random", pytest.param("centroid", marks=pytest.mark.slow)])
 def test_resume_equals_uninterrupted(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairing: str
 ) -> None:

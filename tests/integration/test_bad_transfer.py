@@ -108,6 +108,7 @@ def test_labels_on_another_scale(
         assert not (tmp_path / "t").exists()
 
 
+@pytest.mark.slow
 def test_labels_on_another_scale_are_mapped_if_that_is_asked_for(
     bench: Bench, moved: LoadedRun, tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_weights_that_changed_since(bench: Bench, tmp_path: Path, copy_base: Pat
     bench.transfer(tmp_path / "t", *given, "again=true")
 
 
+@pytest.mark.slow
 def test_adapters_that_do_not_fit(
     bench: Bench, adapters: dict[str, LoadedRun], prepared_base: Path, tmp_path: Path
 ) -> None:

@@ -263,7 +263,7 @@ def test_damaged_checkpoint_is_named(train_demo: Train) -> None:
         _ = load_run(run.dir).module
 
 
-@pytest.mark.parametrize("model", ["concat", "tfn"])
+@pytest.mark.parametrize("model", ["concat", pytest.param("tfn", marks=pytest.mark.slow)])
 def test_other_networks_train_in_the_same_module(train_demo: Train, model: str) -> None:
     run = train_demo("a", f"model={model}")
     assert run.metrics["train"]["loss"] < 1

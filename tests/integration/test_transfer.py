@@ -74,6 +74,7 @@ def test_given_adapters_equal_those_trained_inside(
     assert len(run.provenance["data"]["builds_on"]) == 3
 
 
+@pytest.mark.slow
 def test_a_given_adapter_keeps_its_own_size(bench: Bench, tmp_path: Path) -> None:
     adapter = bench.adapt(tmp_path / "a", "adapter.hidden=[5,6]")
     run = bench.transfer(tmp_path / "t", f"adapters.text={adapter.dir}")
@@ -111,6 +112,7 @@ def test_a_killed_transfer_keeps_the_adapters_it_has_trained(
     assert bench.transfer(tmp_path / "t").metrics == moved.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["untrained", "shuffled", "oracle"])
 def test_controls(bench: Bench, moved: LoadedRun, tmp_path: Path, control: str) -> None:
     run = bench.transfer(tmp_path / "t", f"control={control}", "pairing=paired")
@@ -133,12 +135,14 @@ def test_the_oracle_is_the_base_run_where_both_have_the_same_clips(
     assert run.provenance["data"]["extractors"]["audio"]["size"] == 29
 
 
+@pytest.mark.slow
 def test_the_oracle_sees_no_more_modalities_than_the_transfer(bench: Bench, tmp_path: Path) -> None:
     both = bench.transfer(tmp_path / "both", "control=oracle")
     text = bench.transfer(tmp_path / "text", "control=oracle", "modalities=text")
     assert text.metrics["test"]["mae"] == pytest.approx(both.metrics["test_text"]["mae"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_config_reproduces_the_transfer(moved: LoadedRun, tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
@@ -150,6 +154,7 @@ def test_config_reproduces_the_transfer(moved: LoadedRun, tmp_path: Path) -> Non
     assert_equal(weights(moved.dir), weights(tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_a_base_of_pre_extracted_features_scores_raw_media(
     bench: Bench, prepared_base: Path, tmp_path: Path
 ) -> None:

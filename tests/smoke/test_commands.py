@@ -36,6 +36,7 @@ def test_misspelt_override_keeps_the_message_and_code_of_hydra(
     assert not list(tmp_path.glob("runs/[!.]*"))
 
 
+@pytest.mark.slow
 def test_misspelt_argument_of_a_class(msa: Command, tmp_path: Path) -> None:
     done = msa("train", "data=demo", "+optimizer.lrr=1", "+model.hiden=2")
     assert done.returncode == 2
@@ -55,6 +56,7 @@ def test_odd_characters_in_a_path(msa: Command, tmp_path: Path) -> None:
     assert "synthetic" in done.stdout
 
 
+@pytest.mark.slow
 def test_evaluate_without_a_run(msa: Command) -> None:
     done = msa("evaluate", "run=nowhere")
     assert done.returncode == 2

@@ -88,8 +88,8 @@ def test_jobs_of_the_joblib_launcher_extract_in_processes(
         (["extract", "source=mosi_raw", "source.folder=no [where]"], "no such file"),
         (["extract", "source=media_folder", "source.folder=no, where"], "no such file or folder"),
         (["extract", "source=media_folder"], "source.folder: missing"),
-        (["predict", "run=nowhere", "input=x.mp4"], "no run"),
-        (["predict", "input=x.mp4"], "run: missing"),
+        pytest.param(["predict", "run=no", "input=x.mp4"], "no run", marks=pytest.mark.slow),
+        pytest.param(["predict", "input=x.mp4"], "run: missing", marks=pytest.mark.slow),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(

@@ -141,6 +141,7 @@ def test_what_speaks_against_the_numbers_is_said(make_run: MakeRun, report: Repo
     assert "two: no metrics.json in it" in text
 
 
+@pytest.mark.slow
 def test_expected_results_are_met_or_the_exit_code_is_1(
     runs: Runs, report: Report, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,7 @@ def test_retry_extracts_again_what_failed(tmp_path: Path) -> None:
     assert extraction(tmp_path / "cache", {"audio": Bytes()}).run(manifest)["audio"].cached == 2
 
 
+@pytest.mark.slow
 def test_a_dying_or_hanging_worker_costs_its_clip(tmp_path: Path) -> None:
     names = ["a", "die_1", "b", "hang_1", "c", "die_2", "d"]
     manifest = corpus(tmp_path / "media", names)
