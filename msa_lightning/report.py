@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     from rich.console import Console
 
     from msa_lightning.records import write
-    from msa_lightning.reporting import clips, tables
+    from msa_lightning.reporting import adapters, clips, tables
     from msa_lightning.reporting.collect import collect
 
     expected = _read(Path(cfg.expect)) if cfg.expect else None
@@ -51,8 +51,8 @@ def main(cfg: DictConfig) -> None:
     out.mkdir(parents=True, exist_ok=True)
     cells = tables.cells(summary)
     parts = [tables.markdown(cells)]
-    adapters = runs.adapters()
-    measured = tables.adapters(adapters)
+    each = runs.adapters()
+    measured = adapters.summarise(each)
     if len(measured):
         parts.append(tables.markdown(measured.set_index("group")))
     parts += ["\n".join(f"- {line}" for line in lines) for lines in (sentences, notes) if lines]
@@ -60,8 +60,8 @@ def main(cfg: DictConfig) -> None:
     write(out / "table.md", "\n\n".join(parts) + "\n")
     write(out / "table.csv", summary.to_csv(index=False))
     write(out / "table.tex", tables.latex(cells))
-    if len(adapters):
-        write(out / "adapters.csv", adapters.to_csv(index=False))
+    if len(each):
+        write(out / "adapters.csv", each.to_csv(index=False))
     if cfg.html:
         from msa_lightning.reporting.document import Findings, write_page
 
@@ -72,7 +72,7 @@ def main(cfg: DictConfig) -> None:
     console.print(*tables.terminal(summary, console.width), *sentences, "", *notes, sep="\n")
     deviates = expected is not None and _deviates(runs.table, expected, cfg)
     written = [out / name for name in ("results.csv", "table.md")]
-    written += [out / "adapters.csv"] if len(adapters) else []
+    written += [out / "adapters.csv"] if len(each) else []
     written += [out / "report.html"] if cfg.html else []
     written += (
         [out / "figures" / "results.png"] if cfg.html and {*cfg.compare} & {*cfg.metrics} else []

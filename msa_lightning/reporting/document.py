@@ -25,7 +25,7 @@ class Findings:
         runs: From ``collect``.
         summary: From ``tables.summarise``.
         comparisons: From ``tables.compare``.
-        adapters: From ``tables.adapters``.
+        adapters: From ``adapters.summarise``.
         notes: How to read the table, and what speaks against trusting it.
         transcripts: What is said, by clip; None to look into the runs' data.
     """

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from msa_lightning.records import read_metrics, write_json
-from msa_lightning.reporting import document, tables
+from msa_lightning.reporting import adapters, document, tables
 from msa_lightning.reporting.collect import Runs, collect
 from msa_lightning.reporting.document import Findings, Wanted, choose, differences, write_page
 
@@ -29,8 +29,8 @@ def find(runs: Runs, metrics: list[str], **more: object) -> Findings:
     scores, baselines, _ = tables.bootstrap(runs, metrics, by="video", resamples=100, seed=0)
     summary = tables.summarise(runs.table, metrics, scores, baselines)
     comparisons, _ = tables.compare(scores, baselines, metrics, "text")
-    adapters = tables.adapters(runs.adapters())
-    return Findings(runs, summary, comparisons, adapters, ["a note"], **more)  # type: ignore[arg-type]
+    measured = adapters.summarise(runs.adapters())
+    return Findings(runs, summary, comparisons, measured, ["a note"], **more)  # type: ignore[arg-type]
 
 
 class Page(HTMLParser):
