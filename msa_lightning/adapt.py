@@ -38,9 +38,16 @@ def adapt(run: "Run") -> float:
     import torch
 
     from msa_lightning.adapters.examine import examine, spread
-    from msa_lightning.adapters.lineage import check, follow, load_base, same_scale
-    from msa_lightning.adapters.material import gather
-    from msa_lightning.adapters.spaces import counterparts, known_to_base
+    from msa_lightning.adapters.lineage import (
+        check,
+        follow,
+        load_base,
+        load_beside,
+        same_scale,
+        same_spaces,
+    )
+    from msa_lightning.adapters.material import adapt_others, gather
+    from msa_lightning.adapters.spaces import counterparts, known_to_base, restricted
     from msa_lightning.datasets.loader import batch_loader
     from msa_lightning.records import show, write, write_json
     from msa_lightning.run import log
@@ -48,9 +55,11 @@ def adapt(run: "Run") -> float:
     cfg, m = run.cfg, run.cfg.modality
     if cfg.control not in (None, "untrained", "shuffled"):
         raise ConfigError(f"control: '{cfg.control}' is not untrained or shuffled")
-    base, datamodule = load_base(cfg.base), instantiate(cfg.data)
-    known_to_base(base, [m])
-    provenance = follow(datamodule.provenance, [base], transductive=cfg.transductive)
+    base, beside = load_base(cfg.base), load_beside(cfg)
+    known_to_base(base, [m, *beside])
+    datamodule = instantiate(restricted(cfg.data, [m, *beside]))
+    builds_on = [base, *beside.values()]
+    provenance = follow(datamodule.provenance, builds_on, transductive=cfg.transductive)
     check(run, provenance)
     if run.metrics and not cfg.again:
         log.info("finished before: %s", run.dir)
@@ -60,8 +69,11 @@ def adapt(run: "Run") -> float:
     generator = torch.Generator().manual_seed(cfg.seed)
     known = counterparts(base, cfg.data, datamodule, m)
     material = gather(cfg, base, datamodule, known, generator)
+    for adapter in beside.values():
+        same_spaces(adapter, base, datamodule)
+    source = adapt_others(material.source, beside, datamodule.dims, base.datamodule.dims)
     loader = batch_loader(
-        material.source, cfg.data.batch_size, cfg.seed, **datamodule.loading, group=_STEPS
+        source, cfg.data.batch_size, cfg.seed, **datamodule.loading, group=_STEPS
     )
     torch.manual_seed(cfg.seed)  # however many random numbers the reading of data took
     module = _module(cfg, base, material, generator)
@@ -136,6 +148,7 @@ def _module(
         pairing=material.pairing(cfg.pairing, target, generator) if pairs else None,
         targets=material.targets,
         draws=cfg.draws,
+        alone=cfg.alone,
         base=base.module.net,
         base_dims=base.datamodule.dims,
         objective=base.objective,

@@ -73,8 +73,9 @@ def transfer(run: "Run") -> dict[str, float]:
     net = instantiate(resolve(run.stored).model, dims=data.dims, outputs=base.objective.outputs)
     frozen = train_directly(run, base) if cfg.control == "direct" else base
     net.base.load_state_dict(frozen.module.net.state_dict())
+    adapters = dict(given)
     for m in cfg.modalities if cfg.control not in ("oracle", "direct") else []:
-        adapter = given.get(m) or train_adapter(run, m)
+        adapter = adapters[m] = adapters.get(m) or train_adapter(run, m, adapters)
         checkpoint = selected_checkpoint(adapter.dir, adapter.cfg)
         load_weights(torch.nn.ModuleDict({m: net.adapters[m]}), checkpoint)
     module = FusionModule(net=net, objective=base.objective).eval()

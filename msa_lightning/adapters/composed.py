@@ -57,7 +57,7 @@ class Composed(nn.Module):
         }
 
     def predict(self, batch: Batch, adapted: Mapping[str, Tensor]) -> Output:
-        """Predict from adapted features; every other modality of the base model is masked."""
+        """Predict from features in the base model's space; its other modalities are masked."""
         features, masks = dict(adapted), {m: batch.masks[m] for m in adapted}
         some = next(iter(features.values()))
         for m in self.base_dims.keys() - adapted.keys():

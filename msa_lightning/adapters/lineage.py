@@ -29,8 +29,13 @@ def load_base(path: str) -> LoadedRun:
     return run
 
 
-def load_adapter(path: str, modality: str) -> LoadedRun:
+def load_adapter(path: str, modality: str, key: str) -> LoadedRun:
     """Load the run of an adapter.
+
+    Args:
+        path: Its folder.
+        modality: What it should adapt.
+        key: Of the configuration, for messages: ``adapters`` or ``beside``.
 
     Raises:
         ConfigError: If it is another kind of run, or adapts another modality.
@@ -39,10 +44,30 @@ def load_adapter(path: str, modality: str) -> LoadedRun:
     if (found := run.cfg.get("modality")) != modality:
         what = f"adapts {found}" if found else "is no adapter"
         raise ConfigError(
-            f"adapters.{modality}: {path} {what}; give a run of msa-adapt adapter={modality}, or "
-            "none to train one here"
+            f"{key}.{modality}: {path} {what}; give a run of msa-adapt adapter={modality}, or none"
         )
     return run
+
+
+def load_beside(cfg: DictConfig) -> dict[str, LoadedRun]:
+    """The finished adapter runs that an adapter is trained beside, by modality.
+
+    Raises:
+        ConfigError: If its settings do not go together.
+    """
+    beside = {m: path for m, path in cfg.beside.items() if path}
+    if beside and not cfg.alignment.task:
+        raise ConfigError(
+            "beside: other adapters matter to the task loss alone; set alignment=task, or leave "
+            f"out {', '.join(f'beside.{m}' for m in beside)}"
+        )
+    if cfg.modality in beside:
+        raise ConfigError(
+            f"beside.{cfg.modality}: is what this run trains; give adapters of other modalities"
+        )
+    if not 0 <= cfg.alone <= 1:
+        raise ConfigError(f"alone: {cfg.alone} is not a share of the batches, from 0 to 1")
+    return {m: load_adapter(path, m, "beside") for m, path in beside.items()}
 
 
 def load_given(cfg: DictConfig) -> dict[str, LoadedRun]:
@@ -71,7 +96,7 @@ def load_given(cfg: DictConfig) -> dict[str, LoadedRun]:
             f"adapters.{unused[0]}: modalities is {', '.join(cfg.modalities)}; choose others, or "
             "leave the adapter out"
         )
-    return {m: load_adapter(path, m) for m, path in given.items()}
+    return {m: load_adapter(path, m, "adapters") for m, path in given.items()}
 
 
 def follow(
@@ -179,6 +204,6 @@ def same_spaces(adapter: LoadedRun, base: LoadedRun, datamodule: Any) -> None:
             if a.shape != b.shape or not np.allclose(a, b, rtol=1e-4, atol=1e-6):
                 sizes = f" ({len(a)} columns, here {len(b)})" if a.shape != b.shape else ""
                 raise DataError(
-                    f"adapters.{m}: {adapter.dir} was trained for another {what} space{sizes} or "
+                    f"{adapter.dir}: this {m} adapter was trained for another {what} space{sizes} or "
                     "normaliser; train it again with this base run and these data"
                 )

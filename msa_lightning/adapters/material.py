@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from msa_lightning.config import instantiate
 from msa_lightning.datasets.clips import VectorDataset
 from msa_lightning.errors import ConfigError
-from msa_lightning.run import LoadedRun
+from msa_lightning.run import LoadedRun, load_weights, selected_checkpoint
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,34 @@ def clips(datamodule: Any, split: str, modality: str) -> VectorDataset:
             " (for a base run, when it is trained)"
         )
     return take(dataset, torch.nonzero(dataset.masks[modality][:, 0])[:, 0])
+
+
+@torch.inference_mode()
+def adapt_others(
+    source: VectorDataset,
+    runs: Mapping[str, LoadedRun],
+    dims: Mapping[str, int],
+    base_dims: Mapping[str, int],
+) -> VectorDataset:
+    """The same clips, some modalities of which are mapped by adapters that were trained before.
+
+    Args:
+        source: The clips.
+        runs: Of the adapters, by modality.
+        dims: Feature size D of each modality of the source.
+        base_dims: The same of the base model.
+    """
+    features = {m: x[:, 0].numpy() for m, x in source.features.items()}
+    for m, run in runs.items():
+        adapter = instantiate(run.cfg.adapter, source=dims[m], target=base_dims[m]).eval()
+        load_weights(nn.ModuleDict({m: adapter}), selected_checkpoint(run.dir, run.cfg))
+        features[m] = adapter(source.features[m][:, 0], source.masks[m][:, 0]).numpy()
+    return VectorDataset(
+        ids=source.ids,
+        features=features,
+        present={m: x[:, 0].numpy() for m, x in source.masks.items()},
+        targets={name: y.numpy() for name, y in source.targets.items()},
+    )
 
 
 def take(dataset: VectorDataset, rows: Tensor, labels: Tensor | None = None) -> VectorDataset:

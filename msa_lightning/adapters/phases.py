@@ -1,12 +1,13 @@
 """What a transfer builds on, trained first if it is not there yet: base model, adapters."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from msa_lightning import config
+from msa_lightning import MODALITIES, config
 from msa_lightning.adapt import adapt
 from msa_lightning.run import LoadedRun, Run, load_run, run_context
 from msa_lightning.train import train
@@ -36,18 +37,24 @@ def train_base(cfg: DictConfig) -> Path:
     return folder
 
 
-def train_adapter(run: Run, modality: str) -> LoadedRun:
+def train_adapter(run: Run, modality: str, others: Mapping[str, LoadedRun]) -> LoadedRun:
     """Train an adapter of a transfer run inside its folder, unless a run like it is somewhere.
+
+    With the task loss it is trained beside the others that are there already: adapters that each
+    learn to give the whole label alone give too much of it together.
 
     Args:
         run: The transfer run.
         modality: Which one to adapt.
+        others: Adapters of other modalities.
     """
     shared = run.stored.copy()
     for key in _OF_TRANSFER:
         shared.pop(key)
     cfg = OmegaConf.merge(shared, run.cfg.networks[modality])
     assert isinstance(cfg, DictConfig)
+    taught = others if cfg.alignment.task and cfg.control != "untrained" else {}
+    cfg.beside = {m: str(taught[m].dir) if m in taught else None for m in MODALITIES}
     ending = f"*-seed{cfg.seed}-{config.fingerprint(cfg)}"
     own = run.dir / "adapters" / modality
     there = (f for f in Path(cfg.paths.runs).rglob(ending) if (f / "metrics.json").is_file())

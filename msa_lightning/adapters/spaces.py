@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from msa_lightning import MODALITIES
 from msa_lightning.config import instantiate
 from msa_lightning.errors import ConfigError
 from msa_lightning.run import LoadedRun
@@ -25,6 +26,15 @@ def known_to_base(base: LoadedRun, modalities: Iterable[str]) -> None:
         )
 
 
+def restricted(data: DictConfig, modalities: Iterable[str]) -> DictConfig:
+    """Configuration of the same data with some modalities alone."""
+    content: Any = OmegaConf.to_container(data)
+    content["modalities"] = [m for m in MODALITIES if m in modalities]
+    if "extraction" in content:
+        content["extraction"]["modalities"] = content["modalities"]
+    return DictConfig(content)
+
+
 def counterpart(
     base: LoadedRun, data: DictConfig, datamodule: Any, modalities: Sequence[str]
 ) -> DictConfig | None:
@@ -42,19 +52,16 @@ def counterpart(
     Returns:
         None if there are no such data.
     """
-    content: Any = OmegaConf.to_container(base.cfg.data)
-    content["modalities"] = list(modalities)
+    content = restricted(base.cfg.data, modalities)
     if "extraction" in content and "extraction" in data:
-        own: Any = OmegaConf.to_container(data, resolve=False)
         for key in ("source", "prepared", "targets", "split", "split_seed", "granularity"):
-            content[key] = own[key]
-        content["extraction"]["cache"] = own["extraction"]["cache"]
-        content["extraction"]["modalities"] = list(modalities)
-        return DictConfig(content)
+            content[key] = data[key]
+        content.extraction.cache = data.extraction.cache
+        return content
     corpora = [
         getattr(getattr(d, "table", None), "corpus", None) for d in (base.datamodule, datamodule)
     ]
-    return DictConfig(content) if corpora[0] and corpora[0] == corpora[1] else None
+    return content if corpora[0] and corpora[0] == corpora[1] else None
 
 
 def counterparts(

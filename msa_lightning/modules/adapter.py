@@ -25,7 +25,9 @@ class AdapterModule(LightningModule):
     Random choices are a function of seed and epoch, so that a resumed run ends like an
     uninterrupted one. A checkpoint holds the adapter alone; the base model is in its own run.
 
-    Every clip has the modality; clips without it teach an adapter nothing.
+    Every clip has the modality; clips without it teach an adapter nothing. Other modalities of a
+    batch are in the base model's space already. Only the task loss sees them, and not always: beside
+    others that fit the training clips well an adapter would have nothing to learn.
 
     Args:
         adapter: The network that is trained.
@@ -36,6 +38,7 @@ class AdapterModule(LightningModule):
             needs pairs.
         targets: Target-space vectors (N, D).
         draws: How many of them a distance without pairs compares a batch with.
+        alone: Share of the batches in which the task loss sees no other modality.
         base: The frozen base model, for the task loss.
         base_dims: Feature size D of each of its modalities.
         objective: Of the base model.
@@ -55,6 +58,7 @@ class AdapterModule(LightningModule):
         pairing: Pairing | None,
         targets: Tensor,
         draws: int,
+        alone: float,
         base: nn.Module,
         base_dims: Mapping[str, int],
         objective: Objective,
@@ -68,7 +72,7 @@ class AdapterModule(LightningModule):
         self.net = Composed(base=base, adapters={modality: adapter}, base_dims=base_dims)
         self.modality, self.objective, self.optimizer = modality, objective, optimizer
         self.weights, self.distances, self.pairing = weights, distances, pairing
-        self.targets, self.draws = targets, draws
+        self.targets, self.draws, self.alone = targets, draws, alone
         self.rows = {clip: row for row, clip in enumerate(ids)}
         self.generator, self.seed = generator, seed
         self.train_loss = float("nan")
@@ -113,10 +117,17 @@ class AdapterModule(LightningModule):
                 targets = self.targets[picks].to(adapted)
             losses[name] = _times(self.weights[name], distance(adapted, targets))
         if self.weights.get("task"):
-            output = self.net.predict(batch, features)
+            output = self.net.predict(batch, self._others(batch) | features)
             task = torch.stack(list(self.objective.losses(output, batch.targets).values())).sum()
             losses["task"] = _times(self.weights["task"], task)
         return losses
+
+    def _others(self, batch: Batch) -> dict[str, Tensor]:
+        """Modalities that the base model sees besides: none in some of the batches."""
+        others = {m: x for m, x in batch.features.items() if m != self.modality}
+        if others and torch.rand((), generator=self.generator) < self.alone:
+            return {}
+        return others
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss, its terms if there are several, and gradient norms."""
