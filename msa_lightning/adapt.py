@@ -69,12 +69,10 @@ def adapt(run: "Run") -> float:
     generator = torch.Generator().manual_seed(cfg.seed)
     known = counterparts(base, cfg.data, datamodule, m)
     material = gather(cfg, base, datamodule, known, generator)
-    for adapter in beside.values():
-        same_spaces(adapter, base, datamodule)
+    for other in beside.values():
+        same_spaces(other, base, datamodule)
     source = adapt_others(material.source, beside, datamodule.dims, base.datamodule.dims)
-    loader = batch_loader(
-        source, cfg.data.batch_size, cfg.seed, **datamodule.loading, group=_STEPS
-    )
+    loader = batch_loader(source, cfg.data.batch_size, cfg.seed, **datamodule.loading, group=_STEPS)
     torch.manual_seed(cfg.seed)  # however many random numbers the reading of data took
     module = _module(cfg, base, material, generator)
     trainer = instantiate(

@@ -1,5 +1,7 @@
 """Weights & Biases: one W&B run for every run folder, named and filed after what it holds."""
 
+import contextlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from msa_lightning.records import read_metrics, read_provenance
 
 if TYPE_CHECKING:
     from msa_lightning.run import LoadedRun
+
+log = logging.getLogger("msa_lightning")
 
 
 class RunLogger(WandbLogger):
@@ -46,7 +50,22 @@ class RunLogger(WandbLogger):
         # not Lightning's own `offline`: it sets an environment variable for all later jobs, too
         super().__init__(mode="offline" if offline else None, **kwargs)
         self.given = {"name": name, "group": group, "job_type": job_type}
-        self.tags = list(tags)
+        self.tags, self.lost = list(tags), False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Tell W&B an epoch's metrics, as long as its own process is there.
+
+        SIGTERM ends that process, and in a SLURM job that is about to be requeued it reaches every
+        process. Training goes on; the run folder has what W&B then lacks.
+        """
+        if self.lost:
+            return
+        try:
+            super().log_metrics(metrics, step)
+        except ConnectionError as error:
+            self.lost = True
+            log.warning("W&B is gone (%s); the rest of this start is in the run folder", error)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
@@ -124,8 +143,11 @@ def finish(folder: Path, artifacts: Sequence[str], *, failed: bool) -> None:
                     artifact.add_file(str(path), name=str(path.relative_to(folder)))
                 if files:
                     run.log_artifact(artifact)
+    except ConnectionError as error:
+        log.warning("W&B is gone (%s); it lacks the end of %s", error, folder)
     finally:
-        wandb.finish(exit_code=int(failed))
+        with contextlib.suppress(ConnectionError):
+            wandb.finish(exit_code=int(failed))
 
 
 def log_evaluation(run: "LoadedRun") -> None:

@@ -204,6 +204,6 @@ def same_spaces(adapter: LoadedRun, base: LoadedRun, datamodule: Any) -> None:
             if a.shape != b.shape or not np.allclose(a, b, rtol=1e-4, atol=1e-6):
                 sizes = f" ({len(a)} columns, here {len(b)})" if a.shape != b.shape else ""
                 raise DataError(
-                    f"{adapter.dir}: this {m} adapter was trained for another {what} space{sizes} or "
-                    "normaliser; train it again with this base run and these data"
+                    f"{adapter.dir}: this {m} adapter was trained for another {what} space{sizes} "
+                    "or normaliser; train it again with this base run and these data"
                 )

@@ -54,9 +54,10 @@ def counterpart(
     """
     content = restricted(base.cfg.data, modalities)
     if "extraction" in content and "extraction" in data:
+        own: Any = OmegaConf.to_container(data)  # references to paths stay references
         for key in ("source", "prepared", "targets", "split", "split_seed", "granularity"):
-            content[key] = data[key]
-        content.extraction.cache = data.extraction.cache
+            content[key] = own[key]
+        content.extraction.cache = own["extraction"]["cache"]
         return content
     corpora = [
         getattr(getattr(d, "table", None), "corpus", None) for d in (base.datamodule, datamodule)

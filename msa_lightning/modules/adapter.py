@@ -26,8 +26,8 @@ class AdapterModule(LightningModule):
     uninterrupted one. A checkpoint holds the adapter alone; the base model is in its own run.
 
     Every clip has the modality; clips without it teach an adapter nothing. Other modalities of a
-    batch are in the base model's space already. Only the task loss sees them, and not always: beside
-    others that fit the training clips well an adapter would have nothing to learn.
+    batch are in the base model's space already. Only the task loss sees them, and not always:
+    beside others that fit the training clips well an adapter would have nothing to learn.
 
     Args:
         adapter: The network that is trained.

@@ -3,12 +3,9 @@
 import json
 import math
 import os
-import struct
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
-from wandb.proto.wandb_internal_pb2 import Record
 
 from msa_lightning import config
 from msa_lightning.errors import ConfigError
@@ -25,13 +21,11 @@ from msa_lightning.run import load_run
 from msa_lightning.train import main as msa_train
 from msa_lightning.wandb_logger import describe
 from tests.integration.bench import Bench
+from tests.integration.wandb_files import OFFLINE, own_folders, told
 from tests.integration.wandb_server import serving
 from tests.smoke.conftest import environment
 
 from .conftest import Train
-
-OFFLINE = ("logger=wandb", "logger.wandb.offline=true")
-BLOCK = 1 << 15
 
 
 class Bomb(Callback):
@@ -45,75 +39,22 @@ class Bomb(Callback):
             raise RuntimeError("boom")
 
 
-def records(path: Path) -> Iterator[Record]:
-    """Records of a ``.wandb`` file: protobuf in the frames of a LevelDB log."""
-    data, message, at = path.read_bytes(), b"", 7
-    while at + 7 <= len(data):
-        if BLOCK - at % BLOCK < 7:  # too little is left of the block for a frame
-            at += BLOCK - at % BLOCK
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        if at + 7 + length > len(data):
-            return
-        message += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last of several
-            yield Record.FromString(message)
-            message = b""
+class EndOfWandb(Callback):
+    """End W&B's own process, as SLURM does with every process of a job."""
 
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
 
-class Told:
-    """One W&B run."""
-
-    def __init__(self, path: Path) -> None:
-        self.config: dict[str, Any] = {}
-        self.summary: dict[str, Any] = {}
-        self.history: dict[int, dict[str, float]] = defaultdict(dict)
-        self.artifacts: dict[str, set[str]] = {}
-        self.exit_code: int | None = None
-        for record in records(path):
-            match record.WhichOneof("record_type"):
-                case "run":
-                    self.run = record.run
-                case "config":
-                    self.config |= {u.key: json.loads(u.value_json) for u in record.config.update}
-                case "summary":
-                    self.summary |= {
-                        "/".join(u.nested_key) or u.key: json.loads(u.value_json)
-                        for u in record.summary.update
-                    }
-                case "history":
-                    row = {
-                        "/".join(i.nested_key) or i.key: json.loads(i.value_json)
-                        for i in record.history.item
-                    }
-                    self.history[row["epoch"]] |= row
-                case "artifact":
-                    contents = record.artifact.manifest.contents
-                    self.artifacts[record.artifact.type] = {entry.path for entry in contents}
-                case "exit":
-                    self.exit_code = record.exit.exit_code
-
-
-def told(run: Path) -> list[Told]:
-    """W&B runs of a run folder, the oldest first."""
-    return [whole(path) for path in sorted(run.glob("wandb/offline-run-*/*.wandb"))]
-
-
-def whole(path: Path) -> Told:
-    """W&B's service closes a file a moment after ``wandb.finish`` has returned."""
-    deadline = time.monotonic() + 10
-    while (found := Told(path)).exit_code is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            subprocess.run(["pkill", "-TERM", "-P", str(os.getpid()), "wandb-core"], check=True)
+            time.sleep(1)
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """W&B keeps nothing of these tests in the home folder, and does not print."""
-    for name in ("CACHE", "DATA", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb" / name))
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in own_folders(tmp_path).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
 
@@ -158,6 +99,38 @@ def test_a_failed_run_has_failed_for_wandb_too(train_demo: Train, tmp_path: Path
     assert wandb.exit_code == 1
     assert [*wandb.history] == [0]
     assert not any(name.startswith("test") for name in wandb.summary)
+
+
+def train_in_a_process(prepared: Path, folder: Path, *overrides: str) -> int:
+    """Exit code of training one run offline, in ``folder / "a"``."""
+    quick = ("data=demo", "trainer.max_epochs=3", "model.hidden=8", f"paths.run={folder}/a")
+    command = [sys.executable, "-m", "msa_lightning.train", *quick, *OFFLINE, *overrides]
+    env = environment(prepared) | own_folders(folder)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=120)
+    return done.returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_failed_device_is_a_failed_run_for_wandb(
+    prepared: Path, tmp_path: Path, rank: int
+) -> None:
+    bomb = f"+callbacks.bomb={{_target_:tests.smoke.spy.Bomb,lr:0.001,rank:{rank}}}"
+    devices = ("trainer=ddp_cpu", "optimizer.lr=0.001", bomb)
+    assert train_in_a_process(prepared, tmp_path, *devices) == 1
+    [wandb] = told(tmp_path / "a")
+    assert wandb.exit_code == 1
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_without_wandb_when_its_process_has_ended(
+    prepared: Path, tmp_path: Path
+) -> None:
+    end = f"+callbacks.end={{_target_:{__name__}.EndOfWandb,epoch:1}}"
+    assert train_in_a_process(prepared, tmp_path, end) == 0
+    run = load_run(tmp_path / "a")
+    assert list(run.history.index) == [0, 1, 2]
+    assert "W&B is gone" in (run.dir / "train.log").read_text()
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.integration.wandb_files import OFFLINE, own_folders, told
+
 from .conftest import call, environment
 
 SCRIPTS = Path(__file__).parent / "slurm"
@@ -63,11 +65,15 @@ class Cluster:
 
     def __init__(self, conf: Path, prepared: Path, folder: Path) -> None:
         self.folder, self.log = folder, conf.parent / "log"
-        self.env = environment(prepared) | {
-            "SLURM_CONF": str(conf),
-            "PATH": PATH,
-            "PAUSE_S": PAUSE_S,
-        }
+        self.env = (
+            environment(prepared)
+            | own_folders(folder)
+            | {
+                "SLURM_CONF": str(conf),
+                "PATH": PATH,
+                "PAUSE_S": PAUSE_S,
+            }
+        )
         self.launched: list[subprocess.Popen[str]] = []
 
     def __call__(self, *command: str) -> str:
@@ -235,27 +241,37 @@ def test_time_limit(cluster: Cluster, tmp_path: Path) -> None:
     run = tmp_path / "run"
     limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=1")
     cluster.env["PAUSE_S"] = "8"
-    cluster.train(*limit, *slowly("run"))
+    cluster.train(*limit, *OFFLINE, *slowly("run"))
     restarts = sorted({restart for *_, restart in diary(run)})
     assert len(restarts) > 1
     assert_continued(run, restarts)
+    wandb = told(run)
+    assert len(wandb) == len(restarts)
+    assert len({start.run.run_id for start in wandb}) == 1
+    assert wandb[-1].exit_code == 0
+    epochs = [epoch for start in wandb for epoch in start.history]
+    assert epochs == sorted(set(epochs))
+    assert EPOCHS - 1 in epochs  # some before it are lost: SIGTERM ends W&B's process, too
 
 
 def test_usr1_in_a_job_of_ones_own(cluster: Cluster, tmp_path: Path) -> None:
     """As docs/cluster.md has it: sbatch, srun, two nodes. ``again`` is not for the second start."""
     run = tmp_path / "run"
+    cluster.env["PAUSE_S"] = "8"  # more in all than the time limit of a minute
     train = [sys.executable, "-m", "msa_lightning.train", *QUICK, *ON_CPUS[:2], *slowly("run")]
     script = tmp_path / "job.sh"
     script.write_text(
-        "#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=1 --signal=USR1@10 --requeue\n"
+        "#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=1 --requeue\n"
+        "#SBATCH --time=1 --signal=USR1@10\n"
         "#SBATCH --output=job.out --open-mode=append\nexport MASTER_ADDR=127.0.0.1\n"
         f"srun {shlex.join(train)} trainer.num_nodes=2 again=true\n"
     )
-    job = cluster("sbatch", "--parsable", str(script))
-    cluster.watch(lambda: reached(run, 2), "in epoch 2")
-    cluster("scancel", "--signal=USR1", job)
+    cluster("sbatch", str(script))
     cluster.watch(lambda: (run / "metrics.json").exists(), "finished")
-    assert_continued(run, [0, 1])
+    restarts = sorted({restart for *_, restart in diary(run)})
+    assert len(restarts) > 1
+    assert_continued(run, restarts)
+    assert "SIGUSR1" in (run / "train.log").read_text()
 
 
 def test_failed_node(cluster: Cluster, conf: Path, tmp_path: Path) -> None:
