@@ -271,7 +271,7 @@ def test_usr1_in_a_job_of_ones_own(cluster: Cluster, tmp_path: Path) -> None:
     restarts = sorted({restart for *_, restart in diary(run)})
     assert len(restarts) > 1
     assert_continued(run, restarts)
-    assert "SIGUSR1" in (run / "train.log").read_text()
+    assert "USR1: requeueing" in (run / "train.log").read_text()
 
 
 def test_failed_node(cluster: Cluster, conf: Path, tmp_path: Path) -> None:
