@@ -40,7 +40,7 @@ setattr(ConfigStore, "__deepcopy__", lambda store, memo: store)  # noqa: B010
 _TEXT_KEYS = "|".join(  # what is text as it stands: paths, ids, sentences
     [
         "run|runs|base|input|init_from|out|expect|reference|transcripts|text|preview|shard|asr_model",
-        r"paths\.\w+|adapters\.\w+|(?:data\.)?source\.(?:folder|labels|folds|transcripts|path)",
+        r"paths\.\w+|(?:adapters|beside)\.\w+|(?:data\.)?source\.(?:folder|labels|folds|transcripts|path)",
         r"extractor\.\w+\.(?:path|encoder|model)",
     ]
 )
@@ -351,10 +351,10 @@ def _known_run(cfg: DictConfig) -> str:
         return ""
     try:
         if cfg.get("base"):
-            from msa_lightning.run import one_run  # imports torch
+            from msa_lightning.run import locate_runs  # imports torch
 
             cfg = cfg.copy()
-            cfg.base = str(one_run(cfg.base).absolute())
+            locate_runs(cfg)
         return run_name(cfg)
     except (*USER_ERRORS, OmegaConfBaseException):  # which the job will explain
         return ""

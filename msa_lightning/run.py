@@ -208,8 +208,7 @@ def run_context(cfg: DictConfig) -> Iterator[Run]:
         ConfigError: If the configuration cannot work, all faults at once, before data is read.
     """
     gc.collect()  # an earlier run of this process: its trainer and its module hold each other
-    if cfg.get("base"):
-        cfg.base = str(one_run(cfg.base).absolute())
+    locate_runs(cfg)
     folder = Path(cfg.paths.run or config.run_folder(cfg)).absolute()
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     named = cfg.copy()
@@ -365,6 +364,20 @@ def one_run(pattern: str) -> Path:
         some = ", ".join(map(str, found[:3]))
         raise ConfigError(f"{pattern}: is {len(found)} runs ({some}); give the folder of one")
     return found[0]
+
+
+def locate_runs(cfg: DictConfig) -> None:
+    """Put the absolute folders of the runs that a configuration builds on into it.
+
+    Raises:
+        DataNotFoundError: If one of them is not there.
+    """
+    if cfg.get("base"):
+        cfg.base = str(one_run(cfg.base).absolute())
+    for group in ("adapters", "beside"):
+        for modality, path in cfg.get(group, {}).items():
+            if path:
+                cfg[group][modality] = str(one_run(path).absolute())
 
 
 def _below(path: Path) -> Iterator[Path]:

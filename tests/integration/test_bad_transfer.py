@@ -165,7 +165,7 @@ def test_adapters_that_do_not_fit(
     cases = [
         (f"adapters.text={audio}", "adapters.text: .* adapts audio"),
         (f"adapters.text={bench.base}", "adapters.text: .* is no adapter"),
-        (f"adapters.text={tmp_path}/nowhere", "nowhere: no config.yaml"),
+        (f"adapters.text={tmp_path}/nowhere", "nowhere: no run there"),
         (f"adapters.visual={text}", "adapters.visual: modalities is text, audio"),
         ("control=random", "'random' is not untrained, shuffled, oracle or direct"),
     ]

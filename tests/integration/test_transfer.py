@@ -1,5 +1,6 @@
 """A transfer run: the frozen base model behind its adapters, evaluated and used like any run."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -67,8 +68,9 @@ def test_given_adapters_equal_those_trained_inside(
 ) -> None:
     for m, run in adapters.items():
         assert_equal(weights(run.dir), weights(moved.dir / "adapters" / m))
-    given = [f"adapters.{m}={run.dir}" for m, run in adapters.items()]
+    given = [f"adapters.{m}={os.path.relpath(run.dir)}" for m, run in adapters.items()]
     run = bench.transfer(tmp_path / "t", *given)
+    assert Path(run.cfg.adapters.text).is_absolute()  # the run can be used from anywhere
     assert run.metrics == moved.metrics
     assert not (run.dir / "adapters").exists()
     assert len(run.provenance["data"]["builds_on"]) == 3
