@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 	-$(BIN)/msa-doctor fetch=true
 	@touch $@
 
-# The whole job on synthetic data: a base model, adapters by every method, transfer, what was learnt.
+# The whole job on synthetic data: base models, adapters by every method, transfer, what was learnt.
 DEMO_METHODS := random,centroid,label_matched,coral,mmd,sliced_wasserstein,task,task_shuffled,untrained,direct
 
 demo: $(STAMP)

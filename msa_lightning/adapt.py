@@ -21,9 +21,10 @@ _STEPS = 16  # of the optimizer for one of Lightning's loop
 @command("adapt")
 def main(cfg: DictConfig) -> float:
     """Train, write the run folder; return the last training loss."""
+    from msa_lightning.adapters.spaces import choose_data
     from msa_lightning.run import run_context
 
-    with run_context(cfg) as run:
+    with run_context(choose_data(cfg)) as run:
         return adapt(run)
 
 
@@ -47,7 +48,7 @@ def adapt(run: "Run") -> float:
         same_spaces,
     )
     from msa_lightning.adapters.material import adapt_others, gather
-    from msa_lightning.adapters.spaces import counterparts, known_to_base, restricted
+    from msa_lightning.adapters.spaces import counterparts, known_to_base
     from msa_lightning.datasets.loader import batch_loader
     from msa_lightning.records import show, write, write_json
     from msa_lightning.run import log
@@ -57,7 +58,7 @@ def adapt(run: "Run") -> float:
         raise ConfigError(f"control: '{cfg.control}' is not untrained or shuffled")
     base, beside = load_base(cfg.base), load_beside(cfg)
     known_to_base(base, [m, *beside])
-    datamodule = instantiate(restricted(cfg.data, [m, *beside]))
+    datamodule = instantiate(cfg.data)
     builds_on = [base, *beside.values()]
     provenance = follow(datamodule.provenance, builds_on, transductive=cfg.transductive)
     check(run, provenance)

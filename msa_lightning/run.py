@@ -240,12 +240,14 @@ def run_context(cfg: DictConfig) -> Iterator[Run]:
         run.log_failure()
         raise
     finally:
-        run.close()
-        if "wandb" in sys.modules:
-            from msa_lightning.wandb_logger import finish
+        try:
+            if "wandb" in sys.modules:
+                from msa_lightning.wandb_logger import finish
 
-            artifacts = OmegaConf.select(resolved, "logger.wandb.artifacts") or ()
-            finish(folder, artifacts, failed=failed)
+                artifacts = OmegaConf.select(resolved, "logger.wandb.artifacts") or ()
+                finish(folder, artifacts, failed=failed)
+        finally:
+            run.close()
 
 
 @dataclass(frozen=True)
@@ -371,13 +373,15 @@ def locate_runs(cfg: DictConfig) -> None:
 
     Raises:
         DataNotFoundError: If one of them is not there.
+        ConfigError: If a pattern matches several.
     """
-    if cfg.get("base"):
-        cfg.base = str(one_run(cfg.base).absolute())
-    for group in ("adapters", "beside"):
-        for modality, path in cfg.get(group, {}).items():
-            if path:
-                cfg[group][modality] = str(one_run(path).absolute())
+    keys = ("base", *(f"{group}.{m}" for group in ("adapters", "beside") for m in MODALITIES))
+    for key in keys:
+        if path := OmegaConf.select(cfg, key):
+            try:
+                OmegaConf.update(cfg, key, str(one_run(path).absolute()))
+            except (ConfigError, DataNotFoundError) as error:
+                raise type(error)(f"{key}: {error}") from error
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -146,8 +146,12 @@ def finish(folder: Path, artifacts: Sequence[str], *, failed: bool) -> None:
     except ConnectionError as error:
         log.warning("W&B is gone (%s); it lacks the end of %s", error, folder)
     finally:
-        with contextlib.suppress(ConnectionError):
+        try:
             wandb.finish(exit_code=int(failed))
+        except ConnectionError:  # without this the next run of this process would not begin
+            wandb.run = None
+            with contextlib.suppress(ConnectionError):
+                wandb.teardown()
 
 
 def log_evaluation(run: "LoadedRun") -> None:

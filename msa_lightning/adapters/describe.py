@@ -26,7 +26,6 @@ def describe(
     target = base.datamodule.dims
     nodes: dict[str, Any] = {m: run.cfg.networks[m].adapter for m in run.cfg.modalities}
     for m, adapter in given.items():
-        run.stored.adapters[m] = str(adapter.dir.absolute())
         nodes[m] = adapter.cfg.adapter
     if run.cfg.control == "direct":
         target = dims

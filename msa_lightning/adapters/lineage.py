@@ -65,8 +65,7 @@ def load_beside(cfg: DictConfig) -> dict[str, LoadedRun]:
         raise ConfigError(
             f"beside.{cfg.modality}: is what this run trains; give adapters of other modalities"
         )
-    if not 0 <= cfg.alone <= 1:
-        raise ConfigError(f"alone: {cfg.alone} is not a share of the batches, from 0 to 1")
+    _check_alone(cfg)
     return {m: load_adapter(path, m, "beside") for m, path in beside.items()}
 
 
@@ -91,12 +90,18 @@ def load_given(cfg: DictConfig) -> dict[str, LoadedRun]:
             f"control={cfg.control} is about adapters that are trained here; leave out "
             f"{', '.join(f'adapters.{m}' for m in given)}"
         )
+    _check_alone(cfg)
     if unused := [m for m in given if m not in cfg.modalities]:
         raise ConfigError(
             f"adapters.{unused[0]}: modalities is {', '.join(cfg.modalities)}; choose others, or "
             "leave the adapter out"
         )
     return {m: load_adapter(path, m, "adapters") for m, path in given.items()}
+
+
+def _check_alone(cfg: DictConfig) -> None:
+    if not 0 <= cfg.alone <= 1:
+        raise ConfigError(f"alone: {cfg.alone} is not a share of the batches, from 0 to 1")
 
 
 def follow(

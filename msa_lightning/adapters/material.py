@@ -1,5 +1,6 @@
 """What an adapter is trained on: clips of the source, vectors of the base run, pairs."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +100,7 @@ def clips(datamodule: Any, split: str, modality: str) -> VectorDataset:
     return take(dataset, torch.nonzero(dataset.masks[modality][:, 0])[:, 0])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def adapt_others(
     source: VectorDataset,
     runs: Mapping[str, LoadedRun],
@@ -114,17 +115,13 @@ def adapt_others(
         dims: Feature size D of each modality of the source.
         base_dims: The same of the base model.
     """
-    features = {m: x[:, 0].numpy() for m, x in source.features.items()}
+    adapted = copy.copy(source)
+    adapted.features = dict(source.features)
     for m, run in runs.items():
         adapter = instantiate(run.cfg.adapter, source=dims[m], target=base_dims[m]).eval()
         load_weights(nn.ModuleDict({m: adapter}), selected_checkpoint(run.dir, run.cfg))
-        features[m] = adapter(source.features[m][:, 0], source.masks[m][:, 0]).numpy()
-    return VectorDataset(
-        ids=source.ids,
-        features=features,
-        present={m: x[:, 0].numpy() for m, x in source.masks.items()},
-        targets={name: y.numpy() for name, y in source.targets.items()},
-    )
+        adapted.features[m] = adapter(source.features[m], source.masks[m])
+    return adapted
 
 
 def take(dataset: VectorDataset, rows: Tensor, labels: Tensor | None = None) -> VectorDataset:

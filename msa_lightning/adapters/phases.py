@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from msa_lightning import MODALITIES, config
 from msa_lightning.adapt import adapt
+from msa_lightning.adapters.spaces import choose_data
 from msa_lightning.run import LoadedRun, Run, load_run, run_context
 from msa_lightning.train import train
 
@@ -55,6 +56,7 @@ def train_adapter(run: Run, modality: str, others: Mapping[str, LoadedRun]) -> L
     assert isinstance(cfg, DictConfig)
     taught = others if cfg.alignment.task and cfg.control != "untrained" else {}
     cfg.beside = {m: str(taught[m].dir) if m in taught else None for m in MODALITIES}
+    cfg = choose_data(cfg)
     ending = f"*-seed{cfg.seed}-{config.fingerprint(cfg)}"
     own = run.dir / "adapters" / modality
     there = (f for f in Path(cfg.paths.runs).rglob(ending) if (f / "metrics.json").is_file())

@@ -1,6 +1,6 @@
 """The source's clips as the base run would see them, if both of their spaces can be had."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +26,14 @@ def known_to_base(base: LoadedRun, modalities: Iterable[str]) -> None:
         )
 
 
-def restricted(data: DictConfig, modalities: Iterable[str]) -> DictConfig:
+def choose_data(cfg: DictConfig) -> DictConfig:
+    """Let an adapter's data have its own modality and those of the adapters beside it."""
+    cfg.modalities = [m for m in MODALITIES if m == cfg.modality or cfg.beside.get(m)]
+    cfg.data = restricted(cfg.data, cfg.modalities)
+    return cfg
+
+
+def restricted(data: DictConfig, modalities: Collection[str]) -> DictConfig:
     """Configuration of the same data with some modalities alone."""
     content: Any = OmegaConf.to_container(data)
     content["modalities"] = [m for m in MODALITIES if m in modalities]

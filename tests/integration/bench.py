@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from msa_lightning.adapt import adapt
+from msa_lightning.adapters.spaces import choose_data
 from msa_lightning.run import LoadedRun, load_run, run_context
 from msa_lightning.train import train
 from msa_lightning.transfer import transfer
@@ -44,7 +45,8 @@ class Bench:
         return [*chosen, *fixed, "~callbacks.progress"]
 
     def call(self, job: str, run: Path, *overrides: str) -> LoadedRun:
-        with run_context(configure(job, *self.options(run), *overrides)) as started:
+        cfg = configure(job, *self.options(run), *overrides)
+        with run_context(choose_data(cfg) if job == "adapt" else cfg) as started:
             JOBS[job](started)
         return load_run(run)
 

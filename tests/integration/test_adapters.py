@@ -213,6 +213,20 @@ def test_resume_equals_uninterrupted(
     assert len(cut.provenance["starts"]) == 2
 
 
+def test_resume_beside_another_equals_uninterrupted(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = bench.adapt(tmp_path / "text", "alignment=task")
+    options = ("alignment=task", f"beside.text={text.dir}", "alone=0.5", "trainer.max_epochs=6")
+    whole = bench.adapt(tmp_path / "whole", *options, modality="audio")
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)
+        with pytest.raises(InterruptedError):
+            bench.adapt(tmp_path / "cut", *options, modality="audio")
+    cut = bench.adapt(tmp_path / "cut", *options, modality="audio")
+    assert_equal(weights(whole.dir), weights(cut.dir))
+
+
 def test_stopped_after_the_last_epoch_has_the_same_metrics(bench: Bench, tmp_path: Path) -> None:
     run = bench.adapt(tmp_path / "a")
     before = run.metrics

@@ -45,6 +45,13 @@ def test_the_other_adapter_stays_as_it_is(bench: Bench, text: LoadedRun, tmp_pat
     assert run.provenance["data"]["builds_on"].keys() == {str(bench.base), str(text.dir)}
 
 
+def test_its_data_are_what_it_was_trained_on(bench: Bench, tmp_path: Path) -> None:
+    run = bench.transfer(tmp_path / "t", TASK)
+    for m, known in (("text", ["text"]), ("audio", ["text", "audio"])):
+        datamodule = load_run(run.dir / "adapters" / m).datamodule
+        assert list(datamodule.dataset("train").features) == known
+
+
 def test_a_transfer_trains_each_beside_those_before(bench: Bench, tmp_path: Path) -> None:
     run = bench.transfer(tmp_path / "t", TASK)
     folders = {m: run.dir / "adapters" / m for m in ("text", "audio")}

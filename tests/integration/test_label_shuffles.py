@@ -46,7 +46,7 @@ def said_to_work(demo: Path, name: str, order: np.ndarray) -> list[str]:
 
     Args:
         demo: Folder of the demo.
-        name: What comes from these labels is called.
+        name: Ends the names of the folders made from these labels.
         order: Which clip's label each clip has.
     """
     raw = demo / f"raw_{name}"

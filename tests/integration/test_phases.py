@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import initialize_config_dir
-from omegaconf import DictConfig
 
 from msa_lightning.adapters.phases import train_base
+from msa_lightning.adapters.spaces import choose_data
 from msa_lightning.config import CONF, compose, fingerprint
 from msa_lightning.errors import ConfigError, DataError
 from msa_lightning.evaluate import evaluate
 from msa_lightning.run import LoadedRun, load_run, run_context
 from msa_lightning.transfer import transfer
-from tests.integration.bench import TARGETS, Bench
+from tests.integration.bench import TARGETS, Bench, assert_equal, weights
 from tests.integration.configure import configure
 
 
@@ -69,22 +69,24 @@ def test_values_keep_their_kind_on_the_way_to_another_command(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_an_adapter_run_with_the_same_settings_is_taken(bench: Bench, tmp_path: Path) -> None:
-    runs = f"paths.runs={tmp_path}"
-    there = bench.adapt(tmp_path / "mosi" / folder_name(bench, runs), runs)
-    run = bench.transfer(tmp_path / "t", runs, "modalities=text")
+def test_adapter_runs_with_the_same_settings_are_taken(bench: Bench, tmp_path: Path) -> None:
+    runs, task = f"paths.runs={tmp_path}", "alignment=task"
+    text = bench.adapt(tmp_path / folder_name(bench, "text", runs, task), runs, task)
+    beside = f"beside.text={text.dir}"
+    name = folder_name(bench, "audio", runs, task, beside)
+    audio = bench.adapt(tmp_path / name, runs, task, beside, modality="audio")
+    run = bench.transfer(tmp_path / "t", runs, task)
     assert not (run.dir / "adapters").exists()
-    ours = torch.load(there.dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     found = run.module.net.adapters.state_dict()
-    assert all(torch.equal(found[name], x) for name, x in ours.items())
-    other = bench.transfer(tmp_path / "u", runs, "modalities=text", "alignment=coral")
+    assert_equal(weights(text.dir) | weights(audio.dir), found)
+    other = bench.transfer(tmp_path / "u", runs, "alignment=coral")
     assert (other.dir / "adapters" / "text").is_dir()
 
 
-def folder_name(bench: Bench, runs: str) -> str:
-    fixed = ["adapter=text", "adapter.hidden=[8]", f"base={bench.base}", *TARGETS, runs]
-    cfg: DictConfig = configure("adapt", *bench.options(Path("anywhere")), *fixed)
-    return f"text-seed0-{fingerprint(cfg)}"
+def folder_name(bench: Bench, modality: str, *overrides: str) -> str:
+    fixed = [f"adapter={modality}", "adapter.hidden=[8]", f"base={bench.base}", *TARGETS]
+    cfg = choose_data(configure("adapt", *bench.options(Path("anywhere")), *fixed, *overrides))
+    return f"mosi/{modality}-seed0-{fingerprint(cfg)}"
 
 
 # The ceiling of no transfer

@@ -42,11 +42,11 @@ class Bomb(Callback):
 class EndOfWandb(Callback):
     """End W&B's own process, as SLURM does with every process of a job."""
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.current_epoch == self.epoch:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if torch.initial_seed() == self.seed and trainer.current_epoch == 0:
             subprocess.run(["pkill", "-TERM", "-P", str(os.getpid()), "wandb-core"], check=True)
             time.sleep(1)
 
@@ -101,13 +101,14 @@ def test_a_failed_run_has_failed_for_wandb_too(train_demo: Train, tmp_path: Path
     assert not any(name.startswith("test") for name in wandb.summary)
 
 
-def train_in_a_process(prepared: Path, folder: Path, *overrides: str) -> int:
-    """Exit code of training one run offline, in ``folder / "a"``."""
-    quick = ("data=demo", "trainer.max_epochs=3", "model.hidden=8", f"paths.run={folder}/a")
-    command = [sys.executable, "-m", "msa_lightning.train", *quick, *OFFLINE, *overrides]
+def train_in_a_process(prepared: Path, folder: Path, *overrides: str, code: int = 0) -> None:
+    """Train offline, by default one run in ``folder / "a"``, and expect an exit code."""
+    quick = ("data=demo", "trainer.max_epochs=3", "model.hidden=8")
+    quick += () if "-m" in overrides else (f"paths.run={folder}/a",)
+    command = [sys.executable, "-m", "msa_lightning.train", *overrides, *quick, *OFFLINE]
     env = environment(prepared) | own_folders(folder)
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=120)
-    return done.returncode
+    assert done.returncode == code, done.stderr.decode()
 
 
 @pytest.mark.slow
@@ -117,7 +118,7 @@ def test_a_failed_device_is_a_failed_run_for_wandb(
 ) -> None:
     bomb = f"+callbacks.bomb={{_target_:tests.smoke.spy.Bomb,lr:0.001,rank:{rank}}}"
     devices = ("trainer=ddp_cpu", "optimizer.lr=0.001", bomb)
-    assert train_in_a_process(prepared, tmp_path, *devices) == 1
+    train_in_a_process(prepared, tmp_path, *devices, code=1)
     [wandb] = told(tmp_path / "a")
     assert wandb.exit_code == 1
 
@@ -126,11 +127,15 @@ def test_a_failed_device_is_a_failed_run_for_wandb(
 def test_a_run_goes_on_without_wandb_when_its_process_has_ended(
     prepared: Path, tmp_path: Path
 ) -> None:
-    end = f"+callbacks.end={{_target_:{__name__}.EndOfWandb,epoch:1}}"
-    assert train_in_a_process(prepared, tmp_path, end) == 0
-    run = load_run(tmp_path / "a")
-    assert list(run.history.index) == [0, 1, 2]
-    assert "W&B is gone" in (run.dir / "train.log").read_text()
+    end = f"+callbacks.end={{_target_:{__name__}.EndOfWandb,seed:0}}"
+    train_in_a_process(prepared, tmp_path, "-m", "seed=0,1", end)
+    first, second = sorted(tmp_path.glob("runs/demo/*"), key=lambda path: load_run(path).cfg.seed)
+    for run in (first, second):
+        assert list(load_run(run).history.index) == [0, 1, 2]
+    assert "W&B is gone" in (first / "train.log").read_text()
+    [wandb] = told(second)
+    assert wandb.exit_code == 0
+    assert [*wandb.history] == [0, 1, 2]
 
 
 @pytest.mark.slow
