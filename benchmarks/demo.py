@@ -1,4 +1,4 @@
-"""Time of the demo after installation: a base model, its adapters, 50 transfers, a report.
+"""Time of the demo after installation: base models, their adapters, 50 transfers, a report.
 
 It begins anew: what an earlier demo has left is removed.
 

@@ -32,7 +32,7 @@ def call(
 ) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", f"msa_lightning.{name}", *arguments]
     return subprocess.run(
-        command, cwd=cwd, env=environment(prepared), text=True, capture_output=True, timeout=300
+        command, cwd=cwd, env=environment(prepared), text=True, capture_output=True, timeout=900
     )
 
 

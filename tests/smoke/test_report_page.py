@@ -147,6 +147,34 @@ def test_the_page_in_a_browser(browser: Browser, page: Path, tmp_path: Path) -> 
     assert browser.complaints == []
 
 
+@pytest.mark.slow
+def test_the_page_of_500_runs(browser: Browser, msa: Command, tmp_path: Path) -> None:
+    """A hundred learning rates and five seeds; but for the rate, copies of five runs."""
+    seeds = ["data=demo", "modalities=text", "seed=0,1,2,3,4", "trainer.max_epochs=2"]
+    for command, *arguments in (("train", "-m", *seeds), ("evaluate", "run=runs/demo/*")):
+        done = msa(command, *arguments)
+        assert done.returncode == 0, done.stderr
+    for run in list((tmp_path / "runs" / "demo").iterdir()):
+        for k in range(1, 100):
+            copy = tmp_path / "runs" / "demo" / f"lr-{k}-{run.name}"
+            shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints"))
+            config = (copy / "config.yaml").read_text()
+            assert "  lr: 0.0008\n" in config
+            (copy / "config.yaml").write_text(config.replace("  lr: 0.0008\n", f"  lr: {k}e-6\n"))
+    done = msa("report", "runs=runs/demo", "out=report", "resamples=100")
+    assert done.returncode == 0, done.stderr
+
+    page = tmp_path / "report" / "report.html"
+    assert page.stat().st_size < 10e6
+    browser.show(page, width=1280)
+    browser.picture(tmp_path / "many.png")
+    groups = browser.ask(texts("tbody td:nth-child(1)"))
+    assert len(groups) == 101  # with the mean predictor
+    browser.ask("document.querySelector('#results + .scroll th button').click()")
+    assert sorted(browser.ask(texts("tbody td:nth-child(1)"))) == sorted(groups)
+    assert browser.complaints == []
+
+
 def sorts(browser: Browser) -> None:
     """By numbers in both directions; what is undefined stays last."""
     column = [c.strip() for c in browser.ask(texts("thead th"))].index("test/mae")
