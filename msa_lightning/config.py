@@ -351,10 +351,12 @@ def _known_run(cfg: DictConfig) -> str:
         return ""
     try:
         if cfg.get("base"):
-            from msa_lightning.run import locate_runs  # imports torch
+            from msa_lightning.adapters.spaces import choose_data  # imports torch, as the next
+            from msa_lightning.run import locate_runs
 
             cfg = cfg.copy()
             locate_runs(cfg)
+            cfg = choose_data(cfg) if "beside" in cfg else cfg
         return run_name(cfg)
     except (*USER_ERRORS, OmegaConfBaseException):  # which the job will explain
         return ""

@@ -1,5 +1,6 @@
 """Adapters that are trained one beside the other, with the task loss."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,15 @@ def test_a_transfer_trains_each_beside_those_before(bench: Bench, tmp_path: Path
     given = bench.transfer(tmp_path / "given", TASK, f"adapters.audio={folders['audio']}")
     own = load_run(given.dir / "adapters" / "text")
     assert own.cfg.beside.audio == str(folders["audio"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["transductive=true", "control=shuffled", "share=0.5"])
+def test_it_goes_together_with_other_settings(bench: Bench, tmp_path: Path, setting: str) -> None:
+    run = bench.transfer(tmp_path / "t", TASK, setting)
+    audio = load_run(run.dir / "adapters" / "audio")
+    assert audio.cfg.beside.text == str(run.dir / "adapters" / "text")
+    assert math.isfinite(run.metrics["test"]["mae"])
 
 
 def test_without_the_task_loss_the_others_do_not_matter(moved: LoadedRun) -> None:

@@ -15,10 +15,13 @@ BLOCK = 1 << 15
 
 
 def own_folders(folder: Path) -> dict[str, str]:
-    """Environment in which W&B keeps nothing in the home folder, and does not print."""
+    """Environment in which W&B keeps nothing in the home folder, and does not print.
+
+    A command that runs in it has a process of W&B's of its own, and not that of the tests.
+    """
     names = ("CACHE", "DATA", "CONFIG")
     own = {f"WANDB_{name}_DIR": str(folder / "wandb" / name) for name in names}
-    return own | {"WANDB_SILENT": "true"}
+    return own | {"WANDB_SILENT": "true", "WANDB_SERVICE": ""}
 
 
 def records(path: Path) -> Iterator[Record]:
