@@ -213,6 +213,7 @@ def test_resume_equals_uninterrupted(
     assert len(cut.provenance["starts"]) == 2
 
 
+@pytest.mark.slow
 def test_resume_beside_another_equals_uninterrupted(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

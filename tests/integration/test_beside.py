@@ -18,6 +18,7 @@ def text(bench: Bench) -> LoadedRun:
     return bench.adapt(bench.folder / "task_text", TASK)
 
 
+@pytest.mark.slow
 def test_an_adapter_learns_beside_another_what_is_left(bench: Bench, tmp_path: Path) -> None:
     errors = {}
     for alone in (0, 1):
@@ -39,6 +40,7 @@ def test_always_alone_is_beside_nothing(bench: Bench, text: LoadedRun, tmp_path:
         assert_equal(never, seen)
 
 
+@pytest.mark.slow
 def test_the_other_adapter_stays_as_it_is(bench: Bench, text: LoadedRun, tmp_path: Path) -> None:
     before = content(text.dir)
     run = bench.adapt(tmp_path / "a", TASK, f"beside.text={text.dir}", modality="audio")
@@ -46,6 +48,7 @@ def test_the_other_adapter_stays_as_it_is(bench: Bench, text: LoadedRun, tmp_pat
     assert run.provenance["data"]["builds_on"].keys() == {str(bench.base), str(text.dir)}
 
 
+@pytest.mark.slow
 def test_its_data_are_what_it_was_trained_on(bench: Bench, tmp_path: Path) -> None:
     run = bench.transfer(tmp_path / "t", TASK)
     for m, known in (("text", ["text"]), ("audio", ["text", "audio"])):
