@@ -116,6 +116,7 @@ def ours(setting: Setting, cfg: DictConfig) -> float:
         pairing=pairing,
         targets=setting.targets,
         draws=cfg.draws,
+        alone=cfg.alone,
         base=base,
         base_dims=dims,
         objective=objective,
